@@ -1,0 +1,46 @@
+//! Taking a snapshot. One loop walks the source and gathers finished entries
+//! into trees; a few threads read and cut files; the repository's writer
+//! compresses, seals and uploads. The snapshot object comes last.
+
+mod base;
+mod content;
+mod file;
+mod known;
+mod paths;
+mod run;
+mod stream;
+mod tree;
+mod walk;
+
+pub use paths::Selection;
+pub use run::{Options, Outcome, run};
+pub use stream::Stream;
+
+use crate::format::manifest::Summary;
+use std::path::PathBuf;
+
+/// What is backed up.
+pub enum Source {
+    /// Files and folders.
+    Files(Selection),
+    /// One stream, stored as a file.
+    Stream(Stream),
+}
+
+/// An entry of the source that could not be stored as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which.
+    pub path: PathBuf,
+    /// What happened.
+    pub why: String,
+}
+
+/// What the walk and its readers found.
+#[derive(Debug, Default)]
+struct Findings {
+    /// Counts.
+    summary: Summary,
+    /// Entries in trouble; the first `limits::REPORT_MAX` of them.
+    troubles: Vec<Trouble>,
+}

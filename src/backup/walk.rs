@@ -1,0 +1,581 @@
+//! The walk: one thread goes through the source's folders in order, compares
+//! each entry with what it was before, sends files that must be read to the
+//! readers, and builds a folder's tree once all its entries are known.
+//!
+//! A folder in which nothing changed is taken over whole: no node is made, no
+//! tree is built. The walk runs ahead of the readers by a bounded number of
+//! files, and holds folder handles, never paths, so that no link leads it away.
+
+use super::base::{Base, Token, mark};
+use super::file::ReadFile;
+use super::known::{Known, KnownEntry, KnownFolder, Mark, is_racy};
+use super::paths::{Branch, Root};
+use super::tree::TreeBuilder;
+use super::{Findings, Trouble};
+use crate::crypto::derive::IdKeys;
+use crate::error::{Error, Result};
+use crate::format::content::Content;
+use crate::format::manifest::Tally;
+use crate::format::node::Kind;
+use crate::limits;
+use crate::monitor::{Event, Monitor};
+use crate::repo::Lane;
+use crate::source::files::{Folder, Stat};
+use crate::source::users::Users;
+use crossbeam_channel::{Receiver, Sender};
+use ignore::gitignore::Gitignore;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file to read.
+pub struct Job {
+    place: Place,
+    /// The folder that holds it.
+    pub folder: Arc<Folder>,
+    /// Its name.
+    pub name: Vec<u8>,
+}
+
+/// What became of a file, or what stops everything.
+pub struct Done {
+    place: Place,
+    outcome: Result<io::Result<ReadFile>>,
+}
+
+impl Job {
+    /// The answer to this job.
+    pub fn done(&self, outcome: Result<io::Result<ReadFile>>) -> Done {
+        Done { place: self.place, outcome }
+    }
+}
+
+/// An entry of a folder that is underway.
+#[derive(Clone, Copy)]
+struct Place {
+    folder: usize,
+    entry: usize,
+}
+
+struct Entry {
+    folder: Arc<Folder>,
+    name: Vec<u8>,
+    mark: Mark,
+    stat: Stat,
+    content: Content,
+    /// Nothing about it changed against the base.
+    same: bool,
+    /// It could not be read, and is left out.
+    lost: bool,
+    /// Its folder as it was, if it was one.
+    token: Token,
+    branch: Option<BTreeMap<Vec<u8>, Branch>>,
+    /// What it was made of before.
+    before: Content,
+}
+
+/// A folder that is underway.
+struct Underway {
+    parent: Option<Place>,
+    mark: Mark,
+    stored: PathBuf,
+    before: Option<KnownFolder>,
+    entries: Vec<Entry>,
+    /// Entries whose content is not known yet, and one for the walk itself.
+    waiting: usize,
+}
+
+/// What the walk is told.
+pub struct Settings<'a> {
+    /// The tenant's keys, for marks.
+    pub keys: &'a IdKeys,
+    /// Where the earlier state is read from.
+    pub base: Base<'a>,
+    /// Entries to leave out.
+    pub exclude: Gitignore,
+    /// Stay on the file system of each given path.
+    pub one_file_system: bool,
+    /// Only look: nothing is read or stored.
+    pub dry_run: bool,
+    /// Where events go.
+    pub monitor: &'a dyn Monitor,
+}
+
+/// The walk.
+pub struct Walk<'a, 'w> {
+    settings: Settings<'a>,
+    known: Option<&'a Known>,
+    users: Users,
+    lane: Option<Lane<'w>>,
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    underway: HashMap<usize, Underway>,
+    next: usize,
+    root: Option<Content>,
+    findings: Findings,
+}
+
+/// Folders whose subfolders are still to be walked.
+struct Open {
+    number: usize,
+    subfolders: std::vec::IntoIter<usize>,
+}
+
+impl<'a, 'w> Walk<'a, 'w> {
+    /// A walk that puts trees through `lane` (none for a dry run), sends files to `jobs` and hears of them by `done`.
+    pub fn new(
+        settings: Settings<'a>,
+        known: Option<&'a Known>,
+        lane: Option<Lane<'w>>,
+        jobs: Sender<Job>,
+        done: Receiver<Done>,
+    ) -> Self {
+        Self {
+            settings,
+            known,
+            users: Users::default(),
+            lane,
+            jobs,
+            done,
+            underway: HashMap::new(),
+            next: 0,
+            root: None,
+            findings: Findings::default(),
+        }
+    }
+
+    /// Walks everything; returns the root's content and what was found.
+    ///
+    /// # Errors
+    /// The repository's; what is wrong with single entries is among the findings.
+    pub fn run(mut self, root: &Root, mark: Mark) -> Result<(Content, Findings)> {
+        let mut stack = Vec::new();
+        let token = self.settings.base.root(mark);
+        match root {
+            Root::Whole(path) => {
+                let folder = Folder::open(path).map_err(|source| Error::Source { path: path.clone(), source })?;
+                let folder = Arc::new(folder);
+                // The folder that the user asked for must be readable: an empty snapshot would be a lie.
+                let names = folder.names().map_err(|source| Error::Source { path: path.clone(), source })?;
+                let entries = self.stat_all(&folder, names, Path::new(""), &mark);
+                stack.push(self.enter(None, mark, PathBuf::new(), token, entries)?);
+            }
+            Root::Entries(list) => {
+                let mut entries = Vec::new();
+                for (name, from, branch) in list {
+                    let folder =
+                        Folder::open(from).map_err(|source| Error::Source { path: from.clone(), source })?;
+                    entries.extend(self.branch_entry(&Arc::new(folder), name, branch, &mark));
+                }
+                stack.push(self.enter(None, mark, PathBuf::new(), token, entries)?);
+            }
+        }
+        while let Some(open) = stack.last_mut() {
+            let number = open.number;
+            match open.subfolders.next() {
+                Some(entry) if stack.len() < limits::DEPTH_MAX => {
+                    if let Some(open) = self.descend(Place { folder: number, entry })? {
+                        stack.push(open);
+                    }
+                }
+                Some(entry) => self.lose(Place { folder: number, entry }, "folders are too deep")?,
+                None => {
+                    stack.pop();
+                    self.arrive(number)?;
+                }
+            }
+            while let Ok(done) = self.done.try_recv() {
+                self.take(done)?;
+            }
+            if self.settings.monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+        }
+        while self.root.is_none() {
+            let done = self.done.recv().map_err(|_| Error::Invalid("the readers have stopped".into()))?;
+            self.take(done)?;
+        }
+        if let Some(lane) = self.lane {
+            lane.finish()?;
+        }
+        Ok((self.root.unwrap_or_default(), self.findings))
+    }
+
+    fn trouble(&mut self, path: PathBuf, why: impl Into<String>) {
+        self.findings.summary.unreadable += 1;
+        let why = why.into();
+        self.settings.monitor.event(Event::Warning(format!("{}: {why}", path.display())));
+        if self.findings.troubles.len() < limits::REPORT_MAX {
+            self.findings.troubles.push(Trouble { path, why });
+        }
+    }
+
+    fn entry(&self, folder: &Arc<Folder>, name: Vec<u8>, stat: Stat, above: &Mark) -> Entry {
+        let mark = mark(self.settings.keys, above, &name);
+        Entry {
+            folder: Arc::clone(folder),
+            name,
+            mark,
+            stat,
+            content: Content::default(),
+            same: false,
+            lost: false,
+            token: Token::Unknown,
+            branch: None,
+            before: Content::default(),
+        }
+    }
+
+    fn stat_all(&mut self, folder: &Arc<Folder>, names: Vec<Vec<u8>>, stored: &Path, above: &Mark) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            match folder.stat_of(&name) {
+                Ok(stat) => {
+                    if !self.is_excluded(stored, &name, stat.kind) {
+                        entries.push(self.entry(folder, name, stat, above));
+                    }
+                }
+                Err(e) => self.trouble(folder.path().join(OsStr::from_bytes(&name)), e.to_string()),
+            }
+        }
+        entries
+    }
+
+    fn is_excluded(&self, stored: &Path, name: &[u8], kind: Kind) -> bool {
+        !self.settings.exclude.is_empty()
+            && self.settings.exclude.matched(stored.join(OsStr::from_bytes(name)), kind == Kind::Dir).is_ignore()
+    }
+
+    /// An entry of which the user named the whole, or a part.
+    fn branch_entry(&mut self, folder: &Arc<Folder>, name: &[u8], branch: &Branch, above: &Mark) -> Option<Entry> {
+        let path = folder.path().join(OsStr::from_bytes(name));
+        let found = match branch {
+            Branch::Whole => folder.stat_of(name),
+            // The user named what lies below: links above it are followed.
+            Branch::Some(_) => Folder::open(&path).and_then(|f| f.stat()),
+        };
+        match found {
+            Ok(stat) => {
+                let mut entry = self.entry(folder, name.to_vec(), stat, above);
+                if let Branch::Some(below) = branch {
+                    entry.branch = Some(below.clone());
+                }
+                Some(entry)
+            }
+            Err(e) => {
+                self.trouble(path, e.to_string());
+                None
+            }
+        }
+    }
+
+    /// Takes up a folder whose entries are known by name: compares them, and sends files to the readers.
+    fn enter(
+        &mut self,
+        parent: Option<Place>,
+        mark: Mark,
+        stored: PathBuf,
+        token: Token,
+        entries: Vec<Entry>,
+    ) -> Result<Open> {
+        let number = self.next;
+        self.next += 1;
+        let before = self.settings.base.folder(self.known, &token, &mark);
+        let mut folder = Underway { parent, mark, stored, before, entries, waiting: 1 };
+        self.compare(&mut folder)?;
+        let (mut files, mut subfolders) = (Vec::new(), Vec::new());
+        for (at, entry) in folder.entries.iter().enumerate() {
+            match entry.stat.kind {
+                Kind::Dir => subfolders.push(at),
+                Kind::File if !entry.same && entry.stat.size > 0 => files.push(at),
+                _ => {}
+            }
+        }
+        folder.waiting += files.len() + subfolders.len();
+        let jobs: Vec<Job> = files
+            .iter()
+            .map(|at| Job {
+                place: Place { folder: number, entry: *at },
+                folder: Arc::clone(&folder.entries[*at].folder),
+                name: folder.entries[*at].name.clone(),
+            })
+            .collect();
+        self.underway.insert(number, folder);
+        for job in jobs {
+            self.send(job)?;
+        }
+        Ok(Open { number, subfolders: subfolders.into_iter() })
+    }
+
+    fn send(&mut self, job: Job) -> Result<()> {
+        if self.settings.dry_run {
+            let entry = self.underway.get(&job.place.folder).and_then(|f| f.entries.get(job.place.entry));
+            self.findings.summary.read_bytes += entry.map_or(0, |e| e.stat.size);
+            return self.resolve(job.place);
+        }
+        loop {
+            // The readers may wait for nothing: their answers are unbounded, our jobs are not.
+            crossbeam_channel::select! {
+                send(self.jobs, job) -> sent => {
+                    return sent.map_err(|_| self.why_readers_stopped());
+                }
+                recv(self.done) -> done => match done {
+                    Ok(done) => {
+                        self.take(done)?;
+                    }
+                    Err(_) => return Err(self.why_readers_stopped()),
+                },
+            }
+        }
+    }
+
+    /// A reader that stops has sent its reason.
+    fn why_readers_stopped(&self) -> Error {
+        while let Ok(done) = self.done.try_recv() {
+            if let Err(e) = done.outcome {
+                return e;
+            }
+        }
+        Error::Invalid("the readers have stopped".into())
+    }
+
+    /// Compares a folder's entries with the folder as it was.
+    fn compare(&mut self, folder: &mut Underway) -> Result<()> {
+        let summary = &mut self.findings.summary;
+        let (mut removed, mut gone, mut skipped) = (Tally::default(), Vec::new(), 0);
+        let before = folder.before.as_ref().map_or(&[][..], |f| &f.entries[..]);
+        let mut by_name: Option<HashMap<Mark, usize>> = None;
+        let mut matched = vec![false; before.len()];
+        for (at, entry) in folder.entries.iter_mut().enumerate() {
+            let size = if entry.stat.kind == Kind::File { entry.stat.size } else { 0 };
+            summary.total.entries += 1;
+            summary.total.bytes += size;
+            // Names mostly stand where they stood.
+            let old = match before.get(at) {
+                Some(old) if old.name == entry.mark => Some(at),
+                _ => by_name
+                    .get_or_insert_with(|| before.iter().enumerate().map(|(n, e)| (e.name, n)).collect())
+                    .get(&entry.mark)
+                    .copied(),
+            };
+            let Some(old) = old else {
+                summary.added.entries += 1;
+                summary.added.bytes += size;
+                continue;
+            };
+            matched[old] = true;
+            let old = &before[old];
+            entry.token = self.settings.base.below(old);
+            let started = self.settings.base.started().unwrap_or_default();
+            let racy = entry.stat.kind == Kind::File
+                && (is_racy(entry.stat.mtime, started) || is_racy(entry.stat.ctime, started));
+            entry.before = old.content.clone();
+            if old.matches(&entry.stat) && !racy {
+                entry.same = true;
+                entry.content = old.content.clone();
+                skipped += size;
+            } else if !racy || !old.matches(&entry.stat) {
+                summary.changed.entries += 1;
+                summary.changed.bytes += size;
+            }
+            if old.kind == Kind::Dir && entry.stat.kind != Kind::Dir {
+                gone.push(old.clone());
+            }
+        }
+        for (old, _) in before.iter().zip(&matched).filter(|(_, matched)| !**matched) {
+            removed.entries += 1;
+            removed.bytes += if old.kind == Kind::File { old.size } else { 0 };
+            gone.push(old.clone());
+        }
+        summary.removed.entries += removed.entries;
+        summary.removed.bytes += removed.bytes;
+        if skipped > 0 {
+            self.settings.monitor.event(Event::Bytes(skipped));
+        }
+        gone.iter().filter(|old| old.kind == Kind::Dir).try_for_each(|old| self.forget_below(old))
+    }
+
+    /// A folder that is no more: counts what it held, and ends its rows in the local state.
+    fn forget_below(&mut self, old: &KnownEntry) -> Result<()> {
+        let mut pending = vec![old.clone()];
+        while let Some(folder) = pending.pop() {
+            let token = self.settings.base.below(&folder);
+            if let Some(before) = self.settings.base.folder(self.known, &token, &folder.name) {
+                for entry in before.entries {
+                    self.findings.summary.removed.entries += 1;
+                    self.findings.summary.removed.bytes += if entry.kind == Kind::File { entry.size } else { 0 };
+                    if entry.kind == Kind::Dir {
+                        pending.push(entry);
+                    }
+                }
+            }
+            if let (Some(known), false) = (self.known, self.settings.dry_run) {
+                known.end(&folder.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens and lists a subfolder.
+    fn descend(&mut self, place: Place) -> Result<Option<Open>> {
+        let Some(above) = self.underway.get(&place.folder) else { return Ok(None) };
+        let entry = &above.entries[place.entry];
+        let stored = above.stored.join(OsStr::from_bytes(&entry.name));
+        let (mark, token) = (entry.mark, entry.token.clone());
+        let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
+        // Another file system is left out, but for its mount point.
+        let crossed = self.settings.one_file_system
+            && place_is_below(above)
+            && entry.folder.stat().is_ok_and(|s| s.device != entry.stat.device);
+        if crossed {
+            self.resolve(place)?;
+            return Ok(None);
+        }
+        let branch = entry.branch.clone();
+        let opened = match &branch {
+            Some(_) => Folder::open(&path),
+            None => entry.folder.child(&entry.name),
+        };
+        let listed = opened.and_then(|folder| match &branch {
+            Some(_) => Ok((folder, Vec::new())),
+            None => folder.names().map(|names| (folder, names)),
+        });
+        let (folder, names) = match listed {
+            Ok((folder, names)) => (Arc::new(folder), names),
+            Err(e) => {
+                self.lose(place, &e.to_string())?;
+                return Ok(None);
+            }
+        };
+        let entries = match &branch {
+            Some(below) => {
+                let found = below.iter().map(|(name, branch)| self.branch_entry(&folder, name, branch, &mark));
+                found.collect::<Vec<_>>().into_iter().flatten().collect()
+            }
+            None => self.stat_all(&folder, names, &stored, &mark),
+        };
+        self.settings.monitor.event(Event::Entries(entries.len() as u64));
+        self.enter(Some(place), mark, stored, token, entries).map(Some)
+    }
+
+    /// Leaves an entry out, and says so.
+    fn lose(&mut self, place: Place, why: &str) -> Result<()> {
+        if let Some(entry) = self.underway.get_mut(&place.folder).and_then(|f| f.entries.get_mut(place.entry)) {
+            entry.lost = true;
+            let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
+            self.trouble(path, why);
+        }
+        self.resolve(place)
+    }
+
+    /// Takes note of a file that was read.
+    fn take(&mut self, done: Done) -> Result<()> {
+        let place = done.place;
+        match done.outcome? {
+            Ok(read) => {
+                self.findings.summary.read_bytes += read.stat.size;
+                let entry = self.underway.get_mut(&place.folder).and_then(|f| f.entries.get_mut(place.entry));
+                if let Some(entry) = entry {
+                    entry.stat = read.stat;
+                    entry.content = read.content;
+                    if let Some(why) = read.changed {
+                        let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
+                        self.trouble(path, why);
+                    }
+                }
+                self.resolve(place)
+            }
+            Err(e) => self.lose(place, &e.to_string()),
+        }
+    }
+
+    fn resolve(&mut self, place: Place) -> Result<()> {
+        self.arrive(place.folder)
+    }
+
+    /// One thing less to wait for in a folder; if it was the last, the folder is built, and its
+    /// parent has one thing less to wait for.
+    fn arrive(&mut self, number: usize) -> Result<()> {
+        let mut number = number;
+        loop {
+            let Some(folder) = self.underway.get_mut(&number) else { return Ok(()) };
+            folder.waiting -= 1;
+            if folder.waiting > 0 {
+                return Ok(());
+            }
+            let Some(folder) = self.underway.remove(&number) else { return Ok(()) };
+            let parent = folder.parent;
+            let content = self.build(folder)?;
+            match parent {
+                None => {
+                    self.root = Some(content);
+                    return Ok(());
+                }
+                Some(place) => {
+                    let above = self.underway.get_mut(&place.folder);
+                    if let Some(entry) = above.and_then(|f| f.entries.get_mut(place.entry)) {
+                        entry.same &= entry.before == content;
+                        entry.content = content;
+                    }
+                    number = place.folder;
+                }
+            }
+        }
+    }
+
+    /// The content of a folder whose entries are all known.
+    fn build(&mut self, folder: Underway) -> Result<Content> {
+        let Underway { mark, before, entries, .. } = folder;
+        if self.lane.is_none() {
+            return Ok(before.map(|b| b.content).unwrap_or_default());
+        }
+        if let Some(before) = &before
+            && before.entries.len() == entries.len()
+            && entries.iter().all(|e| e.same && !e.lost)
+        {
+            return Ok(before.content.clone());
+        }
+        let mut tree = TreeBuilder::default();
+        let mut now = KnownFolder { content: Content::default(), entries: Vec::with_capacity(entries.len()) };
+        for entry in entries.into_iter().filter(|e| !e.lost) {
+            let mut node = match entry.folder.node(&entry.name, &entry.stat, &self.users) {
+                Ok(node) => node,
+                Err(e) => {
+                    self.trouble(entry.folder.path().join(OsStr::from_bytes(&entry.name)), e.to_string());
+                    continue;
+                }
+            };
+            if node.kind == Kind::File {
+                node.size = entry.content.len();
+            }
+            node.content = entry.content;
+            if let Some(lane) = &mut self.lane {
+                tree.push(&node, lane)?;
+            }
+            now.entries.push(KnownEntry {
+                name: entry.mark,
+                kind: node.kind,
+                size: node.size,
+                mtime: node.mtime,
+                ctime: node.ctime,
+                inode: node.inode,
+                content: node.content,
+            });
+        }
+        if let Some(lane) = &mut self.lane {
+            now.content = tree.finish(lane)?;
+        }
+        if let Some(known) = self.known {
+            known.put(&mark, &now)?;
+        }
+        Ok(now.content)
+    }
+}
+
+/// True for folders below the paths that the user gave.
+fn place_is_below(above: &Underway) -> bool {
+    above.parent.is_some() || above.entries.iter().all(|e| e.branch.is_none())
+}

@@ -1,0 +1,292 @@
+//! What can be given on the command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Encrypted, deduplicated backups of many tenants' exports
+#[derive(Parser)]
+#[command(name = "estrato", version, about, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some source could not be read, \
+4 check found damage, 10 no repository, 11 busy, 12 wrong key, 130 interrupted.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where the repository lies [default: a folder under the user's data folder]
+    #[arg(short, long, global = true, env = "ESTRATO_REPO", value_name = "PATH")]
+    pub repo: Option<String>,
+    /// The tenant
+    #[arg(short, long, global = true, env = "ESTRATO_TENANT", default_value = "default", value_name = "NAME")]
+    pub tenant: String,
+    /// The key file [default: the one under the user's configuration folder]
+    #[arg(long, global = true, env = "ESTRATO_KEY_FILE", value_name = "PATH")]
+    pub key_file: Option<PathBuf>,
+    /// A file whose first line is the password
+    #[arg(long, global = true, value_name = "PATH")]
+    pub password_file: Option<PathBuf>,
+    /// A command that prints the password
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub password_command: Option<String>,
+    /// Where local state is kept [default: under the user's cache folder]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub cache_dir: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print less
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Print more
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Show no progress
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a new repository and its first tenant
+    Init(InitArgs),
+    /// Take a snapshot of files, of standard input, or of what a command prints
+    #[command(visible_alias = "backup")]
+    Snapshot(SnapshotArgs),
+    /// List snapshots
+    Snapshots(FilterArgs),
+    /// List what a snapshot holds
+    Ls(LsArgs),
+    /// Restore a snapshot, or a part of one
+    Restore(RestoreArgs),
+    /// Check that the repository is whole
+    Check(CheckArgs),
+    /// Add, list, remove and show keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Add and list tenants
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+pub enum CipherArg {
+    /// AES-256-GCM
+    #[value(name = "aes-256-gcm")]
+    Aes,
+    /// ChaCha20-Poly1305
+    #[value(name = "chacha20-poly1305")]
+    ChaCha,
+}
+
+/// What opens a new slot.
+#[derive(Args, Default)]
+pub struct NewSecret {
+    /// Write a fresh key to this file (mode 0600)
+    #[arg(long, value_name = "PATH", group = "secret")]
+    pub new_key_file: Option<PathBuf>,
+    /// Ask for a new password (or take it from ESTRATO_NEW_PASSWORD)
+    #[arg(long, group = "secret")]
+    pub new_password: bool,
+}
+
+#[derive(Args)]
+pub struct InitArgs {
+    #[command(flatten)]
+    pub secret: NewSecret,
+    /// The cipher [default: AES-256-GCM where the processor has instructions for it]
+    #[arg(long, value_enum)]
+    pub cipher: Option<CipherArg>,
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+pub enum KindArg {
+    /// Every byte of the source
+    Full,
+    /// What changed since the newest snapshot of the same source
+    Incremental,
+    /// What changed since the newest full one
+    Differential,
+}
+
+#[derive(Args)]
+pub struct SnapshotArgs {
+    /// Files and folders
+    #[arg(value_name = "PATH", required_unless_present_any = ["stdin", "command"])]
+    pub paths: Vec<PathBuf>,
+    /// What is read, and against what it is compared
+    #[arg(long, value_enum, default_value = "incremental")]
+    pub kind: KindArg,
+    /// A label; may be given several times
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// The machine's name [default: this machine's]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// The moment that the snapshot shows [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// Leave out what matches, as in a .gitignore; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Leave out what matches a line of this file; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Do not go into other file systems
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Only tell what would be read
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Make the repository and a key first, if there is none
+    #[arg(long)]
+    pub init: bool,
+    /// Read standard input
+    #[arg(long, requires = "name", conflicts_with_all = ["paths", "command"])]
+    pub stdin: bool,
+    /// The file name under which a stream is stored
+    #[arg(long, value_name = "NAME", conflicts_with = "paths")]
+    pub name: Option<String>,
+    /// Run what follows '--', and store what it prints; if it fails there is no snapshot
+    #[arg(long, requires = "name", num_args = 0..=1, default_missing_value = "", hide_default_value = true, value_name = "")]
+    pub command: Option<String>,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "CMD", requires = "command")]
+    pub words: Vec<String>,
+}
+
+#[derive(Args, Clone, Default)]
+pub struct FilterArgs {
+    /// Only snapshots with this tag; several must all be there
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// Only snapshots of this machine; of several, any
+    #[arg(long, value_name = "NAME")]
+    pub host: Vec<String>,
+    /// Only snapshots of this path; of several, any
+    #[arg(long, value_name = "PATH")]
+    pub path: Vec<PathBuf>,
+    /// Only snapshots of this moment or before
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+}
+
+#[derive(Args)]
+pub struct LsArgs {
+    /// An id, its beginning, 'latest' or 'latest~N'; and a path in it
+    #[arg(value_name = "SNAP[:PATH]", default_value = "latest")]
+    pub snapshot: String,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// List folders below folders too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Show mode, owner, size and time
+    #[arg(short, long)]
+    pub long: bool,
+}
+
+#[derive(Args)]
+pub struct RestoreArgs {
+    /// An id, its beginning, 'latest' or 'latest~N'; and a path in it
+    #[arg(value_name = "SNAP[:PATH]", required_unless_present = "at")]
+    pub snapshot: Option<String>,
+    /// The folder to restore to
+    #[arg(long, value_name = "DIR")]
+    pub target: PathBuf,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Restore only what matches, and what lies below it; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Leave out what matches; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Remove from the target what the snapshot does not have
+    #[arg(long)]
+    pub delete: bool,
+    /// Only tell what would be restored
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Choose owners and groups by number, never by name
+    #[arg(long)]
+    pub numeric_owner: bool,
+    /// Compare every file with the snapshot once it is written
+    #[arg(long)]
+    pub verify: bool,
+}
+
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Read, open and hash everything that is stored
+    #[arg(long)]
+    pub read_data: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+pub enum RoleArg {
+    /// Takes snapshots, reads none
+    Writer,
+    /// Everything
+    Full,
+}
+
+#[derive(Subcommand)]
+pub enum KeyCommand {
+    /// Admit another key; needs a full one
+    Add {
+        /// What it may do
+        #[arg(long, value_enum, default_value = "full")]
+        role: RoleArg,
+        /// What to call it
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        label: String,
+        #[command(flatten)]
+        secret: NewSecret,
+        /// The public half of someone's key ('key show' prints it), or @FILE that holds it
+        #[arg(long, value_name = "TEXT|@FILE", group = "secret")]
+        recipient: Option<String>,
+    },
+    /// List keys
+    List,
+    /// Remove a key by label, or by the beginning of its slot or signer
+    Remove {
+        /// Which
+        #[arg(value_name = "KEY")]
+        which: String,
+    },
+    /// Show the key in use, to be kept on paper, and its public half
+    Show {
+        /// Make a key that opens nothing yet: its public half is for 'key add --recipient'
+        #[arg(long, value_name = "PATH")]
+        new_key_file: Option<PathBuf>,
+        /// Show only the public half
+        #[arg(long)]
+        recipient: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum TenantCommand {
+    /// Make a tenant; without a new key, the one in use opens it too
+    Add {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        secret: NewSecret,
+        /// The cipher [default: AES-256-GCM where the processor has instructions for it]
+        #[arg(long, value_enum)]
+        cipher: Option<CipherArg>,
+    },
+    /// List tenants
+    List,
+}

@@ -1,0 +1,248 @@
+//! From the global options to an open repository: where it lies, which key.
+
+use super::args::{CipherArg, Global, NewSecret};
+use super::output;
+use super::progress::Progress;
+use crate::clock::{Clock, SystemClock};
+use crate::crypto::aead;
+use crate::crypto::keyfile::KeyFile;
+use crate::crypto::random;
+use crate::crypto::slot::Credential;
+use crate::error::{Error, Result};
+use crate::format::header::Cipher;
+use crate::limits;
+use crate::repo::{Access, Repository, Secret};
+use crate::store::{self, Store};
+use secrecy::SecretString;
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// The global options, and what follows from them.
+pub struct Context {
+    /// The options.
+    pub global: Global,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Tells what goes on.
+    pub progress: Arc<Progress>,
+}
+
+/// A folder of the user's: from the environment, or below the home folder.
+fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {
+    let absolute = |v: std::ffi::OsString| Some(PathBuf::from(v)).filter(|p| p.is_absolute());
+    if let Some(folder) = std::env::var_os(variable).and_then(absolute) {
+        return Ok(folder.join("estrato"));
+    }
+    let home = std::env::var_os("HOME").and_then(absolute);
+    home.map(|home| home.join(below_home).join("estrato"))
+        .ok_or_else(|| Error::Invalid(format!("neither HOME nor {variable} names a folder: name the files by options")))
+}
+
+/// Where the key lies if no option says otherwise.
+pub fn default_key_file() -> Result<PathBuf> {
+    Ok(user_folder("XDG_CONFIG_HOME", ".config")?.join("key"))
+}
+
+impl Context {
+    /// From the options.
+    pub fn new(global: Global) -> Self {
+        let bar = !global.no_progress && !global.quiet && !global.json && std::io::stderr().is_terminal();
+        let progress = Arc::new(Progress::new(bar, global.quiet, global.json));
+        Self { global, clock: Arc::new(SystemClock::default()), progress }
+    }
+
+    /// Where the repository lies.
+    pub fn location(&self) -> Result<String> {
+        match &self.global.repo {
+            Some(repo) => Ok(repo.clone()),
+            None => Ok(user_folder("XDG_DATA_HOME", ".local/share")?.join("repository").to_string_lossy().into_owned()),
+        }
+    }
+
+    /// The store.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        store::open(&self.location()?)
+    }
+
+    /// Where local state is kept.
+    pub fn cache(&self) -> Result<PathBuf> {
+        match &self.global.cache_dir {
+            Some(folder) => Ok(folder.clone()),
+            None => user_folder("XDG_CACHE_HOME", ".cache"),
+        }
+    }
+
+    /// The key file in use: named, or the user's own if it is there.
+    pub fn key_file(&self) -> Result<Option<PathBuf>> {
+        if self.global.key_file.is_some() {
+            return Ok(self.global.key_file.clone());
+        }
+        let default = default_key_file();
+        Ok(default.ok().filter(|path| path.exists()))
+    }
+
+    /// What opens a slot: a password if one was given, or else the key file.
+    pub fn credential(&self) -> Result<Credential> {
+        if let Some(password) = self.password()? {
+            return Ok(Credential::Password(password));
+        }
+        match self.key_file()? {
+            Some(path) => read_key(&path).map(Credential::KeyFile),
+            None => Err(Error::NoKey { why: "no key was given, and there is none under the user's configuration folder".into() }),
+        }
+    }
+
+    fn password(&self) -> Result<Option<SecretString>> {
+        if self.global.key_file.is_some() {
+            return Ok(None);
+        }
+        if let Some(path) = &self.global.password_file {
+            let text = read_small(path)?;
+            return Ok(Some(first_line(&text).into()));
+        }
+        if let Some(command) = &self.global.password_command {
+            let ran = std::process::Command::new("sh").arg("-c").arg(command).stderr(std::process::Stdio::inherit()).output();
+            let out = ran.map_err(|e| Error::NoKey { why: format!("the password command cannot be run: {e}") })?;
+            let text = Zeroizing::new(out.stdout);
+            if !out.status.success() {
+                return Err(Error::NoKey { why: format!("the password command failed ({})", out.status) });
+            }
+            let text = std::str::from_utf8(&text).map_err(|_| Error::NoKey { why: "the password is no text".into() })?;
+            return Ok(Some(first_line(text).into()));
+        }
+        Ok(std::env::var("ESTRATO_PASSWORD").ok().filter(|p| !p.is_empty()).map(SecretString::from))
+    }
+
+    /// Opens the repository for the tenant.
+    pub fn open(&self) -> Result<Repository> {
+        self.open_with(self.credential()?)
+    }
+
+    /// The same, with this key.
+    pub fn open_with(&self, credential: Credential) -> Result<Repository> {
+        Repository::open(Access {
+            store: self.store()?,
+            clock: Arc::clone(&self.clock),
+            tenant: self.global.tenant.clone(),
+            credential,
+            cache: Some(self.cache()?),
+        })
+    }
+
+    /// The options that lead to this repository and key again, for a command that is printed.
+    pub fn options(&self, key_file: Option<&Path>) -> String {
+        let mut out = String::new();
+        let mut add = |name: &str, value: &str| {
+            out.push_str(&format!(" {name} {}", output::shell_word(value)));
+        };
+        let full = |path: &str| std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned());
+        if let Some(repo) = &self.global.repo {
+            add("-r", &full(repo));
+        }
+        if self.global.tenant != "default" {
+            add("-t", &self.global.tenant);
+        }
+        if let Some(path) = key_file.or(self.global.key_file.as_deref()) {
+            add("--key-file", &full(&path.to_string_lossy()));
+        }
+        if let Some(path) = &self.global.password_file {
+            add("--password-file", &full(&path.to_string_lossy()));
+        }
+        if let Some(command) = &self.global.password_command {
+            add("--password-command", command);
+        }
+        out
+    }
+
+    /// What a new slot is made for, as far as options say.
+    pub fn new_secret(&self, secret: &NewSecret) -> Result<Option<Secret>> {
+        if let Some(path) = &secret.new_key_file {
+            return write_new_key(path).map(|key| Some(Secret::KeyFile(key)));
+        }
+        if secret.new_password {
+            return ask_new_password().map(|p| Some(Secret::Password(p)));
+        }
+        Ok(None)
+    }
+}
+
+/// The cipher that an option names, or this machine's best.
+pub fn cipher(arg: Option<CipherArg>) -> Cipher {
+    match arg {
+        Some(CipherArg::Aes) => Cipher::Aes256Gcm,
+        Some(CipherArg::ChaCha) => Cipher::ChaCha20Poly1305,
+        None => aead::preferred(),
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A small text file of the user's.
+fn read_small(path: &Path) -> Result<Zeroizing<String>> {
+    let fails = |why: String| Error::NoKey { why: format!("{}: {why}", path.display()) };
+    let file = File::open(path).map_err(|e| fails(e.to_string()))?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(limits::KEY_FILE_MAX + 1).read_to_string(&mut text).map_err(|e| fails(e.to_string()))?;
+    if text.len() as u64 > limits::KEY_FILE_MAX {
+        return Err(fails("too large to be a key or password".into()));
+    }
+    Ok(text)
+}
+
+/// Reads a key file.
+pub fn read_key(path: &Path) -> Result<KeyFile> {
+    let text = read_small(path)?;
+    KeyFile::from_text(&text).map_err(|e| Error::NoKey { why: format!("{} {e}", path.display()) })
+}
+
+/// Text of a user's file, for a public key.
+pub fn read_text(path: &Path) -> Result<String> {
+    read_small(path).map(|text| text.to_string())
+}
+
+/// Writes a fresh key to a new file, durably, for this user alone.
+pub fn write_new_key(path: &Path) -> Result<KeyFile> {
+    let fails = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Exists { what: format!("{}: a key file is never overwritten; it", path.display()) },
+        _ => Error::Local { path: path.to_path_buf(), why: e.to_string() },
+    };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(fails)?;
+    let key = KeyFile(Zeroizing::new(random::bytes()?));
+    let text = Zeroizing::new(format!(
+        "# An Estrato key: whoever has it can use the backups that it opens, and without it nothing can be restored.\n\
+         # Keep a copy away from this machine and away from the backups, on paper if need be.\n{}\n",
+        *key.to_text()
+    ));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fails)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fails)?;
+    File::open(parent).and_then(|folder| folder.sync_all()).map_err(fails)?;
+    Ok(key)
+}
+
+fn ask_new_password() -> Result<SecretString> {
+    if let Some(password) = std::env::var("ESTRATO_NEW_PASSWORD").ok().filter(|p| !p.is_empty()) {
+        return Ok(password.into());
+    }
+    let ask = |prompt: &str| {
+        rpassword::prompt_password(prompt).map(SecretString::from).map_err(|e| Error::NoKey {
+            why: format!("a new password cannot be asked for ({e}); give it in ESTRATO_NEW_PASSWORD"),
+        })
+    };
+    let first = ask("New password: ")?;
+    let second = ask("The same again: ")?;
+    use secrecy::ExposeSecret as _;
+    if first.expose_secret() != second.expose_secret() {
+        return Err(Error::Invalid("the two passwords differ".into()));
+    }
+    if first.expose_secret().is_empty() {
+        return Err(Error::Invalid("an empty password protects nothing".into()));
+    }
+    Ok(first)
+}

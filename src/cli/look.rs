@@ -1,0 +1,210 @@
+//! `estrato snapshots` and `estrato ls`.
+
+use super::args::{FilterArgs, LsArgs};
+use super::context::Context;
+use super::output;
+use crate::error::{Error, Result as OurResult};
+use crate::format::content::Content;
+use crate::format::manifest::Manifest;
+use crate::format::node::{Kind, Node};
+use crate::repo::Repository;
+use crate::snapshot::{self, Filter, Folder, Listing, Snapshot};
+use anyhow::Result;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::ExitCode;
+
+/// The filter that the options mean.
+pub fn filter(args: &FilterArgs) -> Result<Filter> {
+    let mut paths = Vec::new();
+    for path in &args.path {
+        paths.push(path.as_os_str().as_bytes().to_vec());
+        if let Ok(full) = std::path::absolute(path) {
+            paths.push(full.as_os_str().as_bytes().to_vec());
+        }
+    }
+    let at = args.at.as_deref().map(output::parse_time).transpose()?;
+    Ok(Filter { tags: args.tag.clone(), hosts: args.host.clone(), paths, at })
+}
+
+/// Lists snapshots for choosing one; what cannot be read is told.
+fn listing(repo: &Repository) -> OurResult<Listing> {
+    let listing = snapshot::list(repo)?;
+    for (id, e) in &listing.damaged {
+        output::complain(&format!("warning: snapshot {}: {e}", id.short()));
+    }
+    Ok(listing)
+}
+
+/// Splits `SNAP:PATH`.
+fn split(text: &str) -> (&str, &str) {
+    text.split_once(':').unwrap_or((text, ""))
+}
+
+/// The snapshot and path that `text` names; brings the index up to date first.
+pub fn choose(repo: &Repository, text: &str, args: &FilterArgs) -> Result<(Snapshot, Option<Node>)> {
+    let (name, path) = split(text);
+    let mut listing = listing(repo)?;
+    let filter = filter(args)?;
+    let chosen = listing.choose(name, &filter)?.clone();
+    for problem in repo.sync_index()? {
+        output::complain(&format!("warning: {problem}"));
+    }
+    let node = snapshot::find(repo, &chosen.manifest.root, path.as_bytes())?;
+    Ok((chosen, node))
+}
+
+/// A manifest for `--json`.
+pub fn manifest_json(m: &Manifest) -> serde_json::Value {
+    let paths = |list: &[Vec<u8>]| list.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>();
+    serde_json::json!({
+        "time": output::utc_time(m.time), "started": output::utc_time(m.started), "ended": output::utc_time(m.ended),
+        "host": m.host, "user": m.user, "paths": paths(&m.paths), "source": paths(&m.source), "source_kind": m.source_kind,
+        "tags": m.tags, "kind": m.kind, "base": m.base.map(|b| b.to_string()), "summary": m.summary, "program": m.program,
+    })
+}
+
+/// Runs `estrato snapshots`.
+pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
+    let repo = context.open()?;
+    let listing = listing(&repo)?;
+    let filter = filter(args)?;
+    if context.global.json {
+        let all: Vec<_> = listing
+            .filtered(&filter)
+            .map(|s| {
+                let signer = repo.signer_label(&s.signer);
+                serde_json::json!({ "id": s.id.to_string(), "signer": signer, "manifest": manifest_json(&s.manifest) })
+            })
+            .collect();
+        output::print_json(&all)?;
+    } else {
+        let rows: Vec<Vec<String>> = listing
+            .filtered(&filter)
+            .map(|s| {
+                let m = &s.manifest;
+                vec![
+                    s.id.short(),
+                    output::local_time(m.time),
+                    m.kind.name().into(),
+                    output::size(m.summary.total.bytes),
+                    output::size(m.summary.stored_bytes),
+                    output::escaped(m.host.as_bytes()).into_owned(),
+                    m.tags.iter().map(|t| output::escaped(t.as_bytes())).collect::<Vec<_>>().join(","),
+                    m.paths.iter().map(|p| output::escaped(p)).collect::<Vec<_>>().join(" "),
+                ]
+            })
+            .collect();
+        let head = ["id", "time", "kind", "size", "stored", "host", "tags", "paths"];
+        output::print(&output::table(&head, &rows, &[3, 4]))?;
+        if !context.global.quiet {
+            output::complain(&output::counted(rows.len() as u64, "snapshot", "snapshots"));
+        }
+    }
+    // Whoever lists must not believe that a lost snapshot never was.
+    Ok(if listing.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(super::exit::DAMAGE) })
+}
+
+/// Runs `estrato ls`.
+pub fn ls(context: &Context, args: &LsArgs) -> Result<ExitCode> {
+    let repo = context.open()?;
+    let (chosen, node) = choose(&repo, &args.snapshot, &args.filter)?;
+    let mut lister = Lister { repo: &repo, args, json: context.global.json, out: String::new(), lost: 0 };
+    match node {
+        Some(node) if node.kind != Kind::Dir => lister.show(&node, &[])?,
+        Some(node) => lister.folder(&node.content, &[])?,
+        None => lister.folder(&chosen.manifest.root, &[])?,
+    }
+    lister.flush()?;
+    Ok(if lister.lost == 0 { ExitCode::SUCCESS } else { ExitCode::from(super::exit::DAMAGE) })
+}
+
+struct Lister<'a> {
+    repo: &'a Repository,
+    args: &'a LsArgs,
+    json: bool,
+    out: String,
+    lost: u64,
+}
+
+impl Lister<'_> {
+    fn folder(&mut self, content: &Content, path: &[u8]) -> Result<()> {
+        let mut levels = vec![(Folder::new(self.repo, content), path.to_vec())];
+        while let Some((folder, path)) = levels.last_mut() {
+            match folder.next() {
+                None => {
+                    levels.pop();
+                }
+                Some(Ok(node)) => {
+                    let path = path.clone();
+                    self.show(&node, &path)?;
+                    if self.args.recursive && node.kind == Kind::Dir && levels.len() < crate::limits::DEPTH_MAX {
+                        let below = [&path[..], &node.name, b"/"].concat();
+                        levels.push((Folder::new(self.repo, &node.content), below));
+                    }
+                }
+                Some(Err(e)) if e.is_damage() => {
+                    self.lost += 1;
+                    let place = if path.is_empty() { &b"/"[..] } else { &path[..] };
+                    output::complain(&format!("warning: {}: some entries are lost: {e}", output::escaped(place)));
+                }
+                Some(Err(e)) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, node: &Node, folder: &[u8]) -> Result<(), Error> {
+        let path = [folder, &node.name].concat();
+        if self.json {
+            let line = serde_json::json!({
+                "path": String::from_utf8_lossy(&path), "kind": node.kind, "mode": format!("{:04o}", node.mode),
+                "uid": node.uid, "gid": node.gid, "user": node.user, "group": node.group, "size": node.size,
+                "mtime": output::utc_time(node.mtime), "target": (node.kind == Kind::Symlink)
+                    .then(|| String::from_utf8_lossy(&node.target).into_owned()),
+            });
+            let _ = writeln!(self.out, "{line}");
+        } else if self.args.long {
+            let owner = |name: &str, number: u32| if name.is_empty() { number.to_string() } else { name.to_owned() };
+            let target = if node.kind == Kind::Symlink {
+                format!(" -> {}", output::escaped(&node.target))
+            } else {
+                String::new()
+            };
+            let _ = writeln!(
+                self.out,
+                "{}{:04o}  {:8} {:8} {:>9}  {}  {}{target}",
+                letter(node.kind),
+                node.mode,
+                owner(&node.user, node.uid),
+                owner(&node.group, node.gid),
+                output::size(node.size),
+                output::local_time(node.mtime),
+                output::escaped(&path),
+            );
+        } else {
+            let slash = if node.kind == Kind::Dir { "/" } else { "" };
+            let _ = writeln!(self.out, "{}{slash}", output::escaped(&path));
+        }
+        if self.out.len() > 1 << 16 {
+            self.flush().map_err(|e| Error::Invalid(format!("{e:#}")))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        output::print(&std::mem::take(&mut self.out))
+    }
+}
+
+fn letter(kind: Kind) -> char {
+    match kind {
+        Kind::File => '-',
+        Kind::Dir => 'd',
+        Kind::Symlink => 'l',
+        Kind::Fifo => 'p',
+        Kind::Socket => 's',
+        Kind::CharDevice => 'c',
+        Kind::BlockDevice => 'b',
+    }
+}

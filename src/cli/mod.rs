@@ -1,0 +1,61 @@
+//! The command line: arguments in, text or JSON out, exit codes. Everything
+//! that prints is here; nothing that a library user could need is.
+
+mod args;
+mod check;
+mod context;
+mod exit;
+mod init;
+mod key;
+mod look;
+mod output;
+mod progress;
+mod restore;
+mod snapshot;
+mod tenant;
+
+use anyhow::Result;
+use args::{Cli, Command};
+use clap::Parser as _;
+use context::Context;
+use std::process::ExitCode;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    // Restores hold many folders open; the usual soft limit is lower than need be.
+    if let Ok((soft, hard)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where it cannot be raised, work goes on within the limit there is.
+        let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return exit::usage(&e),
+    };
+    let context = Context::new(cli.global);
+    let json = context.global.json;
+    match run(context, cli.command) {
+        Ok(code) => code,
+        Err(e) => exit::report(&e, json),
+    }
+}
+
+fn run(context: Context, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Init(args) => init::run(&context, &args),
+        Command::Snapshot(args) => snapshot::run(&context, args),
+        Command::Snapshots(args) => look::snapshots(&context, &args),
+        Command::Ls(args) => look::ls(&context, &args),
+        Command::Restore(args) => restore::run(&context, &args),
+        Command::Check(args) => check::run(&context, &args),
+        Command::Key(args) => key::run(&context, args),
+        Command::Tenant(args) => tenant::run(&context, args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "estrato", &mut script);
+            output::print(&String::from_utf8_lossy(&script))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

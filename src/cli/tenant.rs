@@ -1,0 +1,51 @@
+//! `estrato tenant`.
+
+use super::args::TenantCommand;
+use super::context::{self, Context};
+use super::{init, output};
+use crate::crypto::slot::Credential;
+use crate::repo::{self, NewKey, Secret};
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// Runs the command.
+pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
+    match command {
+        TenantCommand::List => {
+            let tenants = repo::tenants(&*context.store()?)?;
+            if context.global.json {
+                output::print_json(&tenants)?;
+            } else {
+                output::print(&tenants.iter().map(|t| format!("{t}\n")).collect::<String>())?;
+            }
+        }
+        TenantCommand::Add { name, secret, cipher } => {
+            let store = context.store()?;
+            crate::format::names::TenantNames::new(&name)?;
+            if repo::tenants(&*store)?.contains(&name) {
+                return Err(crate::error::Error::Exists { what: format!("a tenant named {name}") }.into());
+            }
+            let new_key = secret.new_key_file.clone();
+            let secret = match context.new_secret(&secret)? {
+                Some(secret) => secret,
+                None => match context.credential()? {
+                    Credential::KeyFile(key) => Secret::KeyFile(key),
+                    Credential::Password(password) => Secret::Password(password),
+                },
+            };
+            let cipher = context::cipher(cipher);
+            let made = repo::add_tenant(&*store, &*context.clock, &name, cipher, &NewKey::full(secret, "first"))?;
+            if context.global.json {
+                output::print_json(&serde_json::json!({ "tenant": name, "fingerprint": made.fingerprint.to_string() }))?;
+            } else if !context.global.quiet {
+                let mut text = format!("made tenant {name}\n");
+                if let Some(path) = new_key {
+                    text.push_str(&init::key_advice(&path));
+                    text.push('\n');
+                }
+                output::print(&text)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

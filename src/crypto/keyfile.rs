@@ -1,0 +1,156 @@
+//! Keys as people hold them: a line of text that can be kept on paper, and the
+//! public half that may be given away. Base32 without look-alike letters, in
+//! groups of five, with a checksum that finds a mistyped letter.
+
+use super::aead::KeyBytes;
+use super::hpke::{self, PublicKey};
+use crate::error::Malformed;
+use zeroize::{Zeroize, Zeroizing};
+
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const KEY_PREFIX: &str = "ESTRATO-KEY-0";
+const RECIPIENT_PREFIX: &str = "ESTRATO-RECIPIENT-0";
+const CHECK_LEN: usize = 4;
+
+/// A key file's secret. Wiped when dropped.
+pub struct KeyFile(pub KeyBytes);
+
+fn checksum(prefix: &str, bytes: &[u8]) -> [u8; CHECK_LEN] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(prefix.as_bytes()).update(bytes);
+    let mut out = [0; CHECK_LEN];
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+fn encode(prefix: &str, bytes: &[u8]) -> String {
+    let mut all = Zeroizing::new(bytes.to_vec());
+    all.extend_from_slice(&checksum(prefix, bytes));
+    let mut text = format!("{prefix} ");
+    let (mut held, mut bits, mut letters) = (0u32, 0, 0);
+    let mut put = |value: u32| {
+        if letters > 0 && letters % 5 == 0 {
+            text.push('-');
+        }
+        text.push(char::from(ALPHABET[(value & 31) as usize]));
+        letters += 1;
+    };
+    for byte in all.iter() {
+        held = held << 8 | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            put(held >> bits);
+        }
+        held &= 0xff;
+    }
+    if bits > 0 {
+        put(held << (5 - bits));
+    }
+    text
+}
+
+fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+    let letters = text
+        .trim()
+        .strip_prefix(prefix)
+        .ok_or_else(|| Malformed(format!("does not begin with {prefix}")))?;
+    let mut out = Zeroizing::new(Vec::with_capacity(letters.len() * 5 / 8));
+    let (mut held, mut bits) = (0u32, 0);
+    for letter in letters.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-') {
+        // Letters that look alike stand for each other.
+        let letter = match letter.to_ascii_uppercase() {
+            b'O' => b'0',
+            b'I' | b'L' => b'1',
+            other => other,
+        };
+        let value = ALPHABET.iter().position(|a| *a == letter);
+        let value = value.ok_or_else(|| Malformed::new("holds a letter that no key has"))?;
+        held = held << 5 | value as u32;
+        bits += 5;
+        if bits >= 8 {
+            bits -= 8;
+            out.push((held >> bits & 0xff) as u8);
+            held &= (1 << bits) - 1;
+        }
+    }
+    held.zeroize();
+    let (bytes, check) = out.split_last_chunk::<CHECK_LEN>().ok_or_else(|| Malformed::new("is too short"))?;
+    if checksum(prefix, bytes) != *check {
+        return Err(Malformed::new("has a mistyped letter, or is not whole"));
+    }
+    Ok(Zeroizing::new(bytes.to_vec()))
+}
+
+impl KeyFile {
+    /// The text of the file, one line.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(encode(KEY_PREFIX, &*self.0))
+    }
+
+    /// Reads the first line that is not a comment.
+    ///
+    /// # Errors
+    /// If it is no key, or mistyped.
+    pub fn from_text(text: &str) -> Result<Self, Malformed> {
+        let line = text
+            .lines()
+            .find(|l| !l.trim().is_empty() && !l.starts_with('#'))
+            .ok_or_else(|| Malformed::new("holds no key"))?;
+        let bytes = decode(KEY_PREFIX, line)?;
+        let bytes: [u8; 32] =
+            bytes.as_slice().try_into().map_err(|_| Malformed::new("holds a key of another length"))?;
+        Ok(Self(Zeroizing::new(bytes)))
+    }
+
+    /// The key pair of this key, for slots made without knowing the key itself.
+    pub fn recipient(&self) -> (KeyBytes, PublicKey) {
+        hpke::pair_from_seed(&super::derive::subkey("estrato 0 recipient", &*self.0))
+    }
+
+    /// The public half, as text that may be given away.
+    pub fn recipient_text(&self) -> String {
+        encode(RECIPIENT_PREFIX, &self.recipient().1.to_bytes())
+    }
+}
+
+/// Reads a recipient's text.
+///
+/// # Errors
+/// If it is none, or mistyped.
+pub fn recipient_from_text(text: &str) -> Result<PublicKey, Malformed> {
+    PublicKey::from_bytes(&decode(RECIPIENT_PREFIX, text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        let key = KeyFile(Zeroizing::new([0x5a; 32]));
+        let text = key.to_text();
+        assert_eq!(text.lines().count(), 1);
+        assert_eq!(*KeyFile::from_text(&text).unwrap().0, [0x5a; 32]);
+        let sloppy = format!("# my key\n\n{KEY_PREFIX} {} \n", text[KEY_PREFIX.len()..].to_lowercase().replace('0', "o"));
+        assert_eq!(*KeyFile::from_text(&sloppy).unwrap().0, [0x5a; 32]);
+        let recipient = recipient_from_text(&key.recipient_text()).unwrap();
+        assert_eq!(recipient.to_bytes(), key.recipient().1.to_bytes());
+    }
+
+    #[test]
+    fn every_mistyped_letter_is_found() {
+        let text = KeyFile(Zeroizing::new([0x5a; 32])).to_text();
+        for at in KEY_PREFIX.len() + 1..text.len() {
+            let mut letters = text.as_bytes().to_vec();
+            if letters[at] == b'-' {
+                continue;
+            }
+            letters[at] = if letters[at] == b'7' { b'8' } else { b'7' };
+            assert!(KeyFile::from_text(std::str::from_utf8(&letters).unwrap()).is_err(), "letter {at}");
+        }
+        for bad in ["", "hello", "ESTRATO-KEY-0", "ESTRATO-KEY-0 é", "ESTRATO-KEY-0 00000"] {
+            assert!(KeyFile::from_text(bad).is_err(), "{bad:?}");
+        }
+    }
+}

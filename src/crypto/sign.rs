@@ -1,0 +1,84 @@
+//! Ed25519 signatures: who wrote a record, bound to the record's place.
+
+use crate::error::Malformed;
+use crate::format::header::ObjectType;
+use crate::id::{SignerId, TenantId};
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+
+/// What a signature is about.
+pub struct Place<'a> {
+    /// The object's type.
+    pub object: ObjectType,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// What makes this object's key fresh: its salt, or its encapsulated key.
+    pub fresh: &'a [u8],
+    /// The object's name, where it was chosen before the object was written.
+    pub name: Option<&'a str>,
+}
+
+fn message(place: &Place<'_>, payload: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("estrato 0 signature");
+    hasher.update(&[place.object as u8]);
+    hasher.update(place.tenant.as_bytes());
+    let name = place.name.unwrap_or_default().as_bytes();
+    for part in [place.fresh, name, payload] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// A signing key. Wiped when dropped.
+pub struct Signing(SigningKey);
+
+impl Signing {
+    /// The key that grows from this seed.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(seed))
+    }
+
+    /// The public half.
+    pub fn id(&self) -> SignerId {
+        SignerId(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs.
+    pub fn sign(&self, place: &Place<'_>, payload: &[u8]) -> [u8; 64] {
+        self.0.sign(&message(place, payload)).to_bytes()
+    }
+}
+
+/// Checks a signature.
+///
+/// # Errors
+/// If it is not that signer's, or about something else.
+pub fn verify(signer: &SignerId, signature: &[u8; 64], place: &Place<'_>, payload: &[u8]) -> Result<(), Malformed> {
+    let key = VerifyingKey::from_bytes(&signer.0).map_err(|_| Malformed::new("its signer's key is none"))?;
+    key.verify_strict(&message(place, payload), &Signature::from_bytes(signature))
+        .map_err(|_| Malformed::new("its signature is wrong"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place<'a>(name: &'a str, fresh: &'a [u8]) -> Place<'a> {
+        Place { object: ObjectType::Index, tenant: TenantId([1; 16]), fresh, name: Some(name) }
+    }
+
+    #[test]
+    fn binds_everything() {
+        let key = Signing::from_seed(&[1; 32]);
+        let signature = key.sign(&place("a", b"s"), b"payload");
+        assert!(verify(&key.id(), &signature, &place("a", b"s"), b"payload").is_ok());
+        assert!(verify(&key.id(), &signature, &place("b", b"s"), b"payload").is_err());
+        assert!(verify(&key.id(), &signature, &place("a", b"t"), b"payload").is_err());
+        assert!(verify(&key.id(), &signature, &place("a", b"s"), b"other").is_err());
+        let session = Place { object: ObjectType::Session, ..place("a", b"s") };
+        assert!(verify(&key.id(), &signature, &session, b"payload").is_err());
+        let other = Signing::from_seed(&[2; 32]).id();
+        assert!(verify(&other, &signature, &place("a", b"s"), b"payload").is_err());
+        assert!(verify(&SignerId([0xff; 32]), &signature, &place("a", b"s"), b"payload").is_err());
+    }
+}

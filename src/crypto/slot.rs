@@ -1,0 +1,193 @@
+//! Wrapping a tenant's secrets under a key that a person holds.
+
+use super::aead::{KeyBytes, Sealer};
+use super::hpke::{self, PrivateKey, PublicKey};
+use super::keyfile::KeyFile;
+use super::random;
+use crate::error::{Error, Malformed, Result};
+use crate::format::header::{Cipher, Header, ObjectType, associated_data, ordinal};
+use crate::format::key::{Bundle, STRETCH, Slot, SlotKind, Stretch};
+use crate::id::{SlotId, TenantId};
+use argon2::{Algorithm, Argon2, Params, Version};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+/// What a person brings to open a slot.
+pub enum Credential {
+    /// A key file: opens its own slot, or one made for it as a recipient.
+    KeyFile(KeyFile),
+    /// A password.
+    Password(SecretString),
+}
+
+/// What a new slot is made for.
+pub enum Holder<'a> {
+    /// A key file at hand.
+    KeyFile(&'a KeyFile),
+    /// A password.
+    Password(&'a SecretString),
+    /// Someone whose public half is known.
+    Recipient(&'a PublicKey),
+}
+
+const HEADER: Header = Header { object: ObjectType::Slot, cipher: Cipher::ChaCha20Poly1305 };
+
+fn named(context: &str, key: &[u8], tenant: TenantId) -> SlotId {
+    let mut id = [0; 16];
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    hasher.update(key).update(tenant.as_bytes());
+    hasher.finalize_xof().fill(&mut id);
+    SlotId(id)
+}
+
+/// The slots that a key file could open, the likelier first: found by name, without a listing.
+pub fn key_file_slots(key: &KeyFile, tenant: TenantId) -> [SlotId; 2] {
+    [key_file_slot(key, tenant), recipient_slot(&key.recipient().1, tenant)]
+}
+
+fn key_file_slot(key: &KeyFile, tenant: TenantId) -> SlotId {
+    named("estrato 0 slot of a key file", &*key.0, tenant)
+}
+
+fn recipient_slot(key: &PublicKey, tenant: TenantId) -> SlotId {
+    named("estrato 0 slot of a recipient", &key.to_bytes(), tenant)
+}
+
+fn aad(tenant: TenantId, slot: &SlotId) -> Vec<u8> {
+    associated_data(HEADER, tenant, ordinal::RECORD, Some(&slot.to_string()))
+}
+
+fn stretched(password: &SecretString, salt: &[u8; 32], cost: Stretch) -> Result<KeyBytes, Malformed> {
+    let bad = |e: argon2::Error| Malformed(format!("a slot whose Argon2 parameters are none: {e}"));
+    let params = Params::new(cost.memory, cost.passes, cost.lanes, Some(32)).map_err(bad)?;
+    let mut key = Zeroizing::new([0; 32]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(password.expose_secret().as_bytes(), salt, &mut *key)
+        .map_err(bad)?;
+    Ok(key)
+}
+
+fn salted(secret: &[u8; 32], salt: &[u8; 32]) -> KeyBytes {
+    Zeroizing::new(*blake3::keyed_hash(secret, salt).as_bytes())
+}
+
+/// Seals a bundle; returns the slot and its name.
+///
+/// # Errors
+/// Where the machine has no random bytes.
+pub fn seal(holder: &Holder<'_>, bundle: &Bundle) -> Result<(SlotId, Slot)> {
+    let salt = random::bytes()?;
+    let (id, kind) = match holder {
+        Holder::KeyFile(key) => (key_file_slot(key, bundle.tenant), SlotKind::KeyFile),
+        Holder::Password(_) => (SlotId(random::bytes()?), SlotKind::Password),
+        Holder::Recipient(key) => (recipient_slot(key, bundle.tenant), SlotKind::Recipient),
+    };
+    let aad = aad(bundle.tenant, &id);
+    let object = || format!("slot {id}");
+    let mut slot = Slot { kind, salt, stretch: None, encapsulated: Vec::new(), sealed: Vec::new() };
+    let key = match holder {
+        Holder::KeyFile(key) => salted(&key.0, &salt),
+        Holder::Password(password) => {
+            slot.stretch = Some(STRETCH);
+            stretched(password, &salt, STRETCH).map_err(|e| e.of(object()))?
+        }
+        Holder::Recipient(key) => {
+            (slot.encapsulated, slot.sealed) =
+                hpke::seal(key, None, &bundle.encode(), &aad).map_err(|e| e.of(object()))?;
+            return Ok((id, slot));
+        }
+    };
+    let plain = bundle.encode();
+    slot.sealed.reserve_exact(plain.len() + 16);
+    slot.sealed.extend_from_slice(&plain);
+    Sealer::new(HEADER.cipher, &key).seal(ordinal::RECORD, &aad, &mut slot.sealed, 0);
+    Ok((id, slot))
+}
+
+/// Opens a slot; `None` if the credential is not the slot's.
+///
+/// # Errors
+/// [`Error::Damaged`] if the slot opens but does not hold what it should.
+pub fn open(credential: &Credential, tenant: TenantId, id: &SlotId, slot: &Slot) -> Result<Option<Bundle>> {
+    let aad = aad(tenant, id);
+    let object = || format!("slot {id}");
+    let key = match (credential, slot.kind, slot.stretch) {
+        (Credential::KeyFile(key), SlotKind::KeyFile, _) => salted(&key.0, &slot.salt),
+        (Credential::Password(password), SlotKind::Password, Some(cost)) => {
+            stretched(password, &slot.salt, cost).map_err(|e| e.of(object()))?
+        }
+        (Credential::KeyFile(key), SlotKind::Recipient, _) => {
+            let (private, _) = PrivateKey::from_bytes(&key.recipient().0)?;
+            let Ok(plain) = hpke::open(&private, None, &slot.encapsulated, &slot.sealed, &aad) else {
+                return Ok(None);
+            };
+            return bundle(&plain, tenant, id).map(Some);
+        }
+        _ => return Ok(None),
+    };
+    let mut sealed = Zeroizing::new(slot.sealed.clone());
+    match Sealer::new(HEADER.cipher, &key).open(ordinal::RECORD, &aad, &mut sealed) {
+        Ok(plain) => bundle(plain, tenant, id).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn bundle(plain: &[u8], tenant: TenantId, id: &SlotId) -> Result<Bundle> {
+    let object = || format!("slot {id}");
+    let bundle = Bundle::decode(plain).map_err(|e| e.of(object()))?;
+    if bundle.tenant != tenant {
+        return Err(Error::damaged(object(), "it holds the keys of another tenant"));
+    }
+    Ok(bundle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::key::Role;
+
+    const TENANT: TenantId = TenantId([1; 16]);
+
+    fn a_bundle() -> Bundle {
+        Bundle {
+            role: Role::Writer,
+            tenant: TENANT,
+            id_key: [2; 32],
+            tenant_verifying: [3; 32],
+            signer_seed: [4; 32],
+            private_key: None,
+            tenant_seed: None,
+        }
+    }
+
+    fn key(n: u8) -> KeyFile {
+        KeyFile(Zeroizing::new([n; 32]))
+    }
+
+    #[test]
+    fn each_kind_opens_with_its_own_only() {
+        let password = SecretString::from("correct horse");
+        let (id, slot) = seal(&Holder::KeyFile(&key(1)), &a_bundle()).unwrap();
+        assert_eq!(key_file_slots(&key(1), TENANT)[0], id);
+        assert!(open(&Credential::KeyFile(key(1)), TENANT, &id, &slot).unwrap() == Some(a_bundle()));
+        assert!(open(&Credential::KeyFile(key(2)), TENANT, &id, &slot).unwrap().is_none());
+        assert!(open(&Credential::Password(password.clone()), TENANT, &id, &slot).unwrap().is_none());
+        assert!(open(&Credential::KeyFile(key(1)), TenantId([9; 16]), &id, &slot).unwrap().is_none());
+
+        let (id, slot) = seal(&Holder::Password(&password), &a_bundle()).unwrap();
+        assert!(open(&Credential::Password(password), TENANT, &id, &slot).unwrap() == Some(a_bundle()));
+        assert!(open(&Credential::Password("wrong".into()), TENANT, &id, &slot).unwrap().is_none());
+
+        let recipient = key(3).recipient().1;
+        let (id, slot) = seal(&Holder::Recipient(&recipient), &a_bundle()).unwrap();
+        assert_eq!(key_file_slots(&key(3), TENANT)[1], id);
+        assert!(open(&Credential::KeyFile(key(3)), TENANT, &id, &slot).unwrap() == Some(a_bundle()));
+        assert!(open(&Credential::KeyFile(key(1)), TENANT, &id, &slot).unwrap().is_none());
+    }
+
+    #[test]
+    fn nothing_of_the_bundle_shows() {
+        let (_, slot) = seal(&Holder::KeyFile(&key(1)), &a_bundle()).unwrap();
+        assert!(!slot.encode().windows(8).any(|w| w == [2; 8] || w == [4; 8]));
+    }
+}

@@ -1,0 +1,158 @@
+//! Content lists: what a file, a folder or a longer list is made of.
+//!
+//! One shape serves all: a level and a run of extents. At level 0 the extents
+//! are chunks of a file (or segments of a tree), at level n they are content
+//! lists of level n − 1. An extent without an id is a hole in a sparse file.
+
+use super::cbor::{Fields, Record, bounded, count, finished};
+use crate::error::Malformed;
+use crate::id::BlobId;
+use crate::limits;
+use minicbor::decode::Decoder;
+
+/// A part of a stream: a blob, or a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The blob; `None` for a hole. Stored as 32 zero bytes.
+    pub id: Option<BlobId>,
+    /// Bytes of the stream below it.
+    pub len: u64,
+}
+
+/// A stream's extents, or the lists that hold them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Content {
+    /// 0: extents are the stream's own. n: extents are lists of level n − 1.
+    pub level: u8,
+    /// In the stream's order.
+    pub extents: Vec<Extent>,
+}
+
+const HOLE: [u8; BlobId::LEN] = [0; BlobId::LEN];
+
+impl Content {
+    /// Bytes of the stream.
+    pub fn len(&self) -> u64 {
+        self.extents.iter().fold(0, |sum, e| sum.saturating_add(e.len))
+    }
+
+    /// True where the stream has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.extents.is_empty()
+    }
+
+    /// Appends the record: 0 level, 1 ids, 2 lengths.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let mut ids = Vec::with_capacity(self.extents.len() * BlobId::LEN);
+        for e in &self.extents {
+            ids.extend_from_slice(e.id.as_ref().map_or(&HOLE[..], BlobId::as_bytes));
+        }
+        let mut r = Record::new();
+        if self.level > 0 {
+            r.u64(0, self.level.into());
+        }
+        r.bytes(1, &ids);
+        r.put(2, |e| {
+            e.array(self.extents.len() as u64)?;
+            for extent in &self.extents {
+                e.u64(extent.len)?;
+            }
+            Ok(())
+        });
+        r.write_to(out);
+    }
+
+    /// The record's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.extents.len() * 36 + 16);
+        self.write_to(&mut out);
+        out
+    }
+
+    /// Reads the record that begins at `d`, and moves behind it.
+    pub fn read(d: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let (mut level, mut ids, mut lens) = (0, Vec::new(), Vec::new());
+        let mut f = Fields::begin(d.clone())?;
+        while let Some(key) = f.next(&[0, 1, 2])? {
+            match key {
+                0 => level = f.value().u8()?,
+                1 => ids = bounded(f.value(), limits::LIST_MAX * BlobId::LEN)?,
+                _ => {
+                    let n = count(f.value(), limits::LIST_MAX)?;
+                    for _ in 0..n {
+                        lens.push(f.value().u64()?);
+                    }
+                }
+            }
+        }
+        *d = f.end();
+        if level > limits::LIST_LEVELS_MAX {
+            return Err(Malformed(format!("content lists {level} levels deep")));
+        }
+        let (ids, rest) = ids.as_chunks::<{ BlobId::LEN }>();
+        if !rest.is_empty() || ids.len() != lens.len() {
+            return Err(Malformed::new("a content list with other numbers of ids and lengths"));
+        }
+        let extents: Vec<Extent> = ids
+            .iter()
+            .zip(lens)
+            .map(|(id, len)| Extent { id: (*id != HOLE).then_some(BlobId(*id)), len })
+            .collect();
+        if extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len)).is_none() {
+            return Err(Malformed::new("a content list longer than any file"));
+        }
+        if level > 0 && extents.iter().any(|e| e.id.is_none()) {
+            return Err(Malformed::new("a hole among content lists"));
+        }
+        Ok(Self { level, extents })
+    }
+
+    /// Reads a blob that is a content list and nothing else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut d = Decoder::new(bytes);
+        let content = Self::read(&mut d)?;
+        finished(&d)?;
+        Ok(content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn content() -> impl Strategy<Value = Content> {
+        let extent = (any::<Option<[u8; 32]>>(), 0u64..1 << 40).prop_map(|(id, len)| Extent {
+            id: id.filter(|id| *id != HOLE).map(BlobId),
+            len,
+        });
+        proptest::collection::vec(extent, 0..100).prop_map(|extents| Content { level: 0, extents })
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back(content in content()) {
+            prop_assert_eq!(Content::decode(&content.encode()).unwrap(), content);
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Content::decode(&bytes);
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(content in content(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let mut bytes = content.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let _ = Content::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn refuses_lengths_that_overflow() {
+        let extent = Extent { id: Some(BlobId([1; 32])), len: u64::MAX };
+        let content = Content { level: 0, extents: vec![extent, extent] };
+        assert!(Content::decode(&content.encode()).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! An index object: which packs there are, and which blobs lie where in them.
+
+use super::cbor::{Fields, Record, count, exact, finished};
+use super::pack::Directory;
+use crate::error::Malformed;
+use crate::id::{IndexName, PackName};
+use crate::limits;
+use minicbor::decode::Decoder;
+
+/// A pack and its directory, ids included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackEntry {
+    /// The pack.
+    pub name: PackName,
+    /// The object's size in bytes.
+    pub size: u64,
+    /// Its frames.
+    pub directory: Directory,
+}
+
+impl PackEntry {
+    /// Appends the record: 0 name, 1 size, 2 directory.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        let mut directory = Vec::new();
+        self.directory.write_to(&mut directory, true);
+        let mut r = Record::new();
+        r.bytes(0, self.name.as_bytes()).u64(1, self.size);
+        r.raw(2, &directory);
+        r.write_to(out);
+    }
+
+    /// Reads the record that begins at `d`, and moves behind it.
+    pub fn read(d: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let (mut name, mut size, mut directory) = (None, 0, None);
+        let mut f = Fields::begin(d.clone())?;
+        while let Some(key) = f.next(&[0, 1, 2])? {
+            match key {
+                0 => name = Some(PackName(f.array()?)),
+                1 => size = f.value().u64()?,
+                _ => directory = Some(Directory::read(f.value(), true)?),
+            }
+        }
+        *d = f.end();
+        let (Some(name), Some(directory)) = (name, directory) else {
+            return Err(Malformed::new("a pack's entry without a name or directory"));
+        };
+        if size > limits::PACK_MAX || size < directory.frames_end() {
+            return Err(Malformed::new("a pack's entry with an impossible size"));
+        }
+        Ok(Self { name, size, directory })
+    }
+
+    /// Blobs in the pack.
+    pub fn blobs(&self) -> usize {
+        self.directory.frames.iter().map(|f| f.lens.len()).sum()
+    }
+}
+
+/// The plaintext of an index object, before compression.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IndexObject {
+    /// The packs whose entries this object brings.
+    pub packs: Vec<PackEntry>,
+    /// Objects whose entries this one replaces; counts only if signed by a full key.
+    pub supersedes: Vec<IndexName>,
+    /// Packs that a full key has hashed again and found to hold what their entries say.
+    pub vouched: Vec<PackName>,
+}
+
+impl IndexObject {
+    /// The record: 0 packs, 1 supersedes, 2 vouched.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut packs = Vec::new();
+        for pack in &self.packs {
+            pack.write_to(&mut packs);
+        }
+        let mut r = Record::new();
+        r.put(0, |e| {
+            e.array(self.packs.len() as u64)?;
+            e.writer_mut().extend_from_slice(&packs);
+            Ok(())
+        });
+        if !self.supersedes.is_empty() {
+            r.list(1, &self.supersedes);
+        }
+        if !self.vouched.is_empty() {
+            r.list(2, &self.vouched);
+        }
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut object = Self::default();
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1, 2])? {
+            let n = count(f.value(), bytes.len())?;
+            for _ in 0..n {
+                match key {
+                    0 => object.packs.push(PackEntry::read(f.value())?),
+                    1 => object.supersedes.push(IndexName(exact(f.value())?)),
+                    _ => object.vouched.push(PackName(exact(f.value())?)),
+                }
+            }
+        }
+        finished(&f.end())?;
+        Ok(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::pack::{BlobKind, Codec, Frame, StorageClass};
+    use crate::id::BlobId;
+    use proptest::prelude::*;
+
+    fn object(packs: u8) -> IndexObject {
+        let frame = Frame {
+            stored: 400,
+            codec: Codec::Zstd,
+            kind: BlobKind::Tree,
+            depth: 0,
+            bases: Vec::new(),
+            lens: vec![100, 200],
+            ids: vec![BlobId([2; 32]), BlobId([3; 32])],
+        };
+        let directory = Directory { class: StorageClass::Trees, frames: vec![frame] };
+        IndexObject {
+            packs: (0..packs)
+                .map(|n| PackEntry { name: PackName([n; 32]), size: 5000, directory: directory.clone() })
+                .collect(),
+            supersedes: vec![IndexName([4; 32])],
+            vouched: vec![PackName([5; 32])],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back(packs in 0u8..5) {
+            prop_assert_eq!(IndexObject::decode(&object(packs).encode()).unwrap(), object(packs));
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = IndexObject::decode(&bytes);
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let mut bytes = object(2).encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let _ = IndexObject::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_pack_smaller_than_its_frames_is_refused() {
+        let mut o = object(1);
+        o.packs[0].size = 100;
+        assert!(IndexObject::decode(&o.encode()).is_err());
+    }
+}

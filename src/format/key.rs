@@ -1,0 +1,444 @@
+//! Keys as they are stored: slots, the secrets inside them, and who may sign.
+
+use super::cbor::{Fields, Record, bounded, count, exact, finished};
+use crate::clock::Timestamp;
+use crate::error::Malformed;
+use crate::id::{SignerId, SlotId, TenantId};
+use crate::limits;
+use minicbor::decode::Decoder;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Role {
+    /// Adds snapshots, reads none.
+    Writer = 0,
+    /// Everything.
+    Full = 1,
+}
+
+impl Role {
+    fn from_byte(byte: u8) -> Result<Self, Malformed> {
+        match byte {
+            0 => Ok(Self::Writer),
+            1 => Ok(Self::Full),
+            n => Err(Malformed(format!("a key with unknown role {n}"))),
+        }
+    }
+
+    /// The role, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// What opens a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum SlotKind {
+    /// A key file's 32 random bytes.
+    KeyFile = 0,
+    /// A password, stretched.
+    Password = 1,
+    /// The private half of a recipient's key pair.
+    Recipient = 2,
+}
+
+impl SlotKind {
+    fn from_byte(byte: u8) -> Result<Self, Malformed> {
+        match byte {
+            0 => Ok(Self::KeyFile),
+            1 => Ok(Self::Password),
+            2 => Ok(Self::Recipient),
+            n => Err(Malformed(format!("a slot of unknown kind {n}"))),
+        }
+    }
+
+    /// The kind, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KeyFile => "key file",
+            Self::Password => "password",
+            Self::Recipient => "recipient",
+        }
+    }
+}
+
+/// A tenant's secrets, as one key's role allows. Wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Bundle {
+    /// What the key may do.
+    #[zeroize(skip)]
+    pub role: Role,
+    /// The tenant.
+    #[zeroize(skip)]
+    pub tenant: TenantId,
+    /// The tenant's id key.
+    pub id_key: [u8; 32],
+    /// The public half of the tenant's signing key.
+    #[zeroize(skip)]
+    pub tenant_verifying: [u8; 32],
+    /// The seed of this key's own signing key.
+    pub signer_seed: [u8; 32],
+    /// The tenant's HPKE private key; full only.
+    pub private_key: Option<[u8; 32]>,
+    /// The seed of the tenant's signing key; full only.
+    pub tenant_seed: Option<[u8; 32]>,
+}
+
+impl Bundle {
+    /// The record.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut r = Record::new();
+        r.u64(0, self.role as u64).bytes(1, self.tenant.as_bytes()).bytes(2, &self.id_key);
+        r.bytes(3, &self.tenant_verifying).bytes(4, &self.signer_seed);
+        if let Some(key) = &self.private_key {
+            r.bytes(5, key);
+        }
+        if let Some(seed) = &self.tenant_seed {
+            r.bytes(6, seed);
+        }
+        let out = Zeroizing::new(r.finish());
+        r.wipe();
+        out
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut role = None;
+        let mut keys: [Option<Zeroizing<[u8; 32]>>; 7] = Default::default();
+        let mut tenant = None;
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6])? {
+            match key {
+                0 => role = Some(Role::from_byte(f.value().u8()?)?),
+                1 => tenant = Some(TenantId(f.array()?)),
+                n => {
+                    if let Some(place) = keys.get_mut(n as usize) {
+                        *place = Some(Zeroizing::new(f.array()?));
+                    }
+                }
+            }
+        }
+        finished(&f.end())?;
+        let [_, _, id_key, verifying, signer, private, seed] = &keys;
+        let (Some(role), Some(tenant), Some(id_key), Some(verifying), Some(signer)) =
+            (role, tenant, id_key, verifying, signer)
+        else {
+            return Err(Malformed::new("a key bundle with a part missing"));
+        };
+        if role == Role::Full && (private.is_none() || seed.is_none()) {
+            return Err(Malformed::new("a full key without the tenant's private keys"));
+        }
+        Ok(Self {
+            role,
+            tenant,
+            id_key: **id_key,
+            tenant_verifying: **verifying,
+            signer_seed: **signer,
+            private_key: private.as_deref().copied(),
+            tenant_seed: seed.as_deref().copied(),
+        })
+    }
+}
+
+/// Cost of stretching a password with Argon2id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// Memory, KiB.
+    pub memory: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+/// The cost of new passwords: 64 MiB, 3 passes, as RFC 9106 has it for small machines.
+pub const STRETCH: Stretch = Stretch { memory: 64 * 1024, passes: 3, lanes: 4 };
+
+/// A slot: the bundle, sealed under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// What opens it.
+    pub kind: SlotKind,
+    /// Random; makes the sealing key fresh.
+    pub salt: [u8; 32],
+    /// For passwords.
+    pub stretch: Option<Stretch>,
+    /// For recipients: the encapsulated key.
+    pub encapsulated: Vec<u8>,
+    /// The sealed bundle.
+    pub sealed: Vec<u8>,
+}
+
+impl Slot {
+    /// The record: 0 kind, 1 salt, 2 stretch, 3 encapsulated, 4 sealed.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.u64(0, self.kind as u64).bytes(1, &self.salt);
+        if let Some(s) = self.stretch {
+            r.put(2, |e| e.array(3)?.u32(s.memory)?.u32(s.passes)?.u32(s.lanes)?.ok());
+        }
+        if !self.encapsulated.is_empty() {
+            r.bytes(3, &self.encapsulated);
+        }
+        r.bytes(4, &self.sealed);
+        r.finish()
+    }
+
+    /// Reads the record; parameters beyond the bounds are refused before they are used.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (mut kind, mut salt, mut stretch) = (None, None, None);
+        let (mut encapsulated, mut sealed) = (Vec::new(), Vec::new());
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4])? {
+            match key {
+                0 => kind = Some(SlotKind::from_byte(f.value().u8()?)?),
+                1 => salt = Some(f.array()?),
+                2 => {
+                    if f.count(3)? != 3 {
+                        return Err(Malformed::new("a slot whose Argon2 parameters are not three"));
+                    }
+                    let d = f.value();
+                    stretch = Some(Stretch { memory: d.u32()?, passes: d.u32()?, lanes: d.u32()? });
+                }
+                3 => encapsulated = f.bytes(4096)?,
+                _ => sealed = f.bytes(4096)?,
+            }
+        }
+        finished(&f.end())?;
+        let (Some(kind), Some(salt)) = (kind, salt) else {
+            return Err(Malformed::new("a slot without a kind or salt"));
+        };
+        if let Some(s) = stretch {
+            let lanes = 1..=limits::ARGON_LANES_MAX;
+            let memory = s.lanes.saturating_mul(8)..=limits::ARGON_MEMORY_MAX;
+            let passes = 1..=limits::ARGON_PASSES_MAX;
+            if !lanes.contains(&s.lanes) || !memory.contains(&s.memory) || !passes.contains(&s.passes) {
+                return Err(Malformed(format!(
+                    "a slot that asks for {} KiB of memory, {} passes and {} lanes of Argon2, beyond the bounds",
+                    s.memory, s.passes, s.lanes
+                )));
+            }
+        }
+        if (kind == SlotKind::Password) != stretch.is_some() {
+            return Err(Malformed::new("a slot whose kind and Argon2 parameters do not fit"));
+        }
+        Ok(Self { kind, salt, stretch, encapsulated, sealed })
+    }
+}
+
+/// One who may sign, and the slot that holds the signing key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signer {
+    /// The public key.
+    pub id: SignerId,
+    /// What its signature counts for.
+    pub role: Role,
+    /// What people call it.
+    pub label: String,
+    /// The slot.
+    pub slot: SlotId,
+    /// What opens the slot.
+    pub kind: SlotKind,
+    /// When it was admitted.
+    pub added: Timestamp,
+    /// When it was removed. What it signed before is still read.
+    pub removed: Option<Timestamp>,
+}
+
+/// The list of signers: counts only if signed by the tenant's own key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SignerList {
+    /// Counts up by one with every change; also in the object's name.
+    pub version: u64,
+    /// Everyone who was ever admitted.
+    pub signers: Vec<Signer>,
+}
+
+impl SignerList {
+    /// The record: 0 version, 1 signers.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut signers = Vec::new();
+        for s in &self.signers {
+            let mut r = Record::new();
+            r.bytes(0, s.id.as_bytes()).u64(1, s.role as u64).text(2, &s.label);
+            r.bytes(3, s.slot.as_bytes()).u64(4, s.kind as u64).time(5, s.added);
+            if let Some(removed) = s.removed {
+                r.time(6, removed);
+            }
+            r.write_to(&mut signers);
+        }
+        let mut r = Record::new();
+        r.u64(0, self.version);
+        r.put(1, |e| {
+            e.array(self.signers.len() as u64)?;
+            e.writer_mut().extend_from_slice(&signers);
+            Ok(())
+        });
+        r.finish()
+    }
+
+    /// Reads the record. One with fields from a newer program is refused: it would be written again.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut list = Self::default();
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1])? {
+            if key == 0 {
+                list.version = f.value().u64()?;
+                continue;
+            }
+            for _ in 0..count(f.value(), limits::SLOTS_MAX)? {
+                list.signers.push(read_signer(f.value())?);
+            }
+        }
+        if f.unknown() {
+            return Err(Malformed::new("a list of signers with fields of a newer program"));
+        }
+        finished(&f.end())?;
+        Ok(list)
+    }
+}
+
+fn read_signer(d: &mut Decoder<'_>) -> Result<Signer, Malformed> {
+    let mut s = Signer {
+        id: SignerId([0; 32]),
+        role: Role::Writer,
+        label: String::new(),
+        slot: SlotId([0; 16]),
+        kind: SlotKind::KeyFile,
+        added: Timestamp::default(),
+        removed: None,
+    };
+    let mut f = Fields::begin(d.clone())?;
+    while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6])? {
+        match key {
+            0 => s.id = SignerId(exact(f.value())?),
+            1 => s.role = Role::from_byte(f.value().u8()?)?,
+            2 => s.label = f.text(limits::NAME_MAX)?,
+            3 => s.slot = SlotId(exact(f.value())?),
+            4 => s.kind = SlotKind::from_byte(f.value().u8()?)?,
+            5 => s.added = f.time()?,
+            _ => s.removed = Some(f.time()?),
+        }
+    }
+    *d = f.end();
+    Ok(s)
+}
+
+/// The plaintext of a sealed, signed record: signer, signature, payload.
+pub struct Signed<'a> {
+    /// Who signed.
+    pub signer: SignerId,
+    /// The Ed25519 signature.
+    pub signature: [u8; 64],
+    /// What was signed.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    /// Bytes in front of the payload.
+    pub const OVERHEAD: usize = 32 + 64;
+
+    /// Splits the plaintext.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let short = || Malformed::new("a signed record shorter than its signature");
+        let (signer, rest) = bytes.split_first_chunk::<32>().ok_or_else(short)?;
+        let (signature, payload) = rest.split_first_chunk::<64>().ok_or_else(short)?;
+        Ok(Self { signer: SignerId(*signer), signature: *signature, payload })
+    }
+}
+
+/// The public key of a recipient or tenant, as stored.
+pub fn read_public_key(d: &mut Decoder<'_>) -> Result<Vec<u8>, Malformed> {
+    bounded(d, 4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bundle(role: Role) -> Bundle {
+        Bundle {
+            role,
+            tenant: TenantId([1; 16]),
+            id_key: [2; 32],
+            tenant_verifying: [3; 32],
+            signer_seed: [4; 32],
+            private_key: (role == Role::Full).then_some([5; 32]),
+            tenant_seed: (role == Role::Full).then_some([6; 32]),
+        }
+    }
+
+    fn slot(stretch: Stretch) -> Slot {
+        Slot {
+            kind: SlotKind::Password,
+            salt: [1; 32],
+            stretch: Some(stretch),
+            encapsulated: Vec::new(),
+            sealed: vec![9; 100],
+        }
+    }
+
+    fn list() -> SignerList {
+        let signer = Signer {
+            id: SignerId([1; 32]),
+            role: Role::Full,
+            label: "ops".into(),
+            slot: SlotId([2; 16]),
+            kind: SlotKind::KeyFile,
+            added: Timestamp { seconds: 5, nanos: 6 },
+            removed: Some(Timestamp { seconds: 7, nanos: 8 }),
+        };
+        SignerList { version: 3, signers: vec![signer] }
+    }
+
+    #[test]
+    fn there_and_back() {
+        for role in [Role::Writer, Role::Full] {
+            assert!(Bundle::decode(&bundle(role).encode()).unwrap() == bundle(role));
+        }
+        assert_eq!(Slot::decode(&slot(STRETCH).encode()).unwrap(), slot(STRETCH));
+        assert_eq!(SignerList::decode(&list().encode()).unwrap(), list());
+    }
+
+    #[test]
+    fn absurd_argon_parameters_are_refused() {
+        for (memory, passes, lanes) in
+            [(u32::MAX, 3, 4), (65536, u32::MAX, 4), (65536, 3, u32::MAX), (0, 3, 4), (65536, 0, 4), (65536, 3, 0)]
+        {
+            let bytes = slot(Stretch { memory, passes, lanes }).encode();
+            assert!(Slot::decode(&bytes).is_err(), "{memory} {passes} {lanes}");
+        }
+    }
+
+    #[test]
+    fn a_full_bundle_needs_the_private_keys() {
+        let half = Bundle { private_key: None, ..bundle(Role::Full) };
+        assert!(Bundle::decode(&half.encode()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (Bundle::decode(&bytes).is_ok(), Slot::decode(&bytes), SignerList::decode(&bytes));
+            let _ = Signed::decode(&bytes).is_ok();
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            for mut bytes in [bundle(Role::Full).encode().to_vec(), slot(STRETCH).encode(), list().encode()] {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+                let _ = (Bundle::decode(&bytes).is_ok(), Slot::decode(&bytes), SignerList::decode(&bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A snapshot's manifest: what was backed up, when, from where, and its root.
+
+use super::cbor::{Fields, Record, count, finished};
+use super::content::Content;
+use crate::clock::Timestamp;
+use crate::error::Malformed;
+use crate::id::SnapshotId;
+use crate::limits;
+use minicbor::decode::Decoder;
+
+/// Text in a manifest, bytes.
+const TEXT_MAX: usize = 4096;
+/// Paths or tags in a manifest.
+const LIST_MAX: usize = 4096;
+
+/// What a snapshot read, and against what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum SnapshotKind {
+    /// Every byte; needs no other snapshot to tell what changed.
+    Full = 0,
+    /// What changed since the newest snapshot of the same source.
+    Incremental = 1,
+    /// What changed since the newest full one.
+    Differential = 2,
+}
+
+impl SnapshotKind {
+    /// The kind, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Incremental => "incremental",
+            Self::Differential => "differential",
+        }
+    }
+}
+
+/// What kind of source a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum SourceKind {
+    /// Files below paths.
+    Files = 0,
+    /// Standard input.
+    Stdin = 1,
+    /// The output of a command.
+    Command = 2,
+}
+
+/// Counts of entries and bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Tally {
+    /// Entries of folders.
+    pub entries: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+}
+
+/// What a snapshot holds, and what changed against its base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Summary {
+    /// All that it holds.
+    pub total: Tally,
+    /// What the base did not have.
+    pub added: Tally,
+    /// What the base has otherwise.
+    pub changed: Tally,
+    /// What only the base has. Bytes are those of the base.
+    pub removed: Tally,
+    /// Entries that could not be read.
+    pub unreadable: u64,
+    /// Bytes read from the source.
+    pub read_bytes: u64,
+    /// Plaintext bytes that the repository did not have.
+    pub new_bytes: u64,
+    /// Bytes that they took in packs.
+    pub stored_bytes: u64,
+}
+
+/// The plaintext of a snapshot object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The moment that the snapshot shows.
+    pub time: Timestamp,
+    /// When reading began.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Timestamp,
+    /// The machine.
+    pub host: String,
+    /// Who ran it.
+    pub user: String,
+    /// The paths as they were given, or the `--name`.
+    pub paths: Vec<Vec<u8>>,
+    /// Absolute paths (or the name) by which later snapshots know the same source.
+    pub source: Vec<Vec<u8>>,
+    /// Where the data came from.
+    pub source_kind: SourceKind,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// What was read.
+    pub kind: SnapshotKind,
+    /// What it was compared with.
+    pub base: Option<SnapshotId>,
+    /// The folder above everything.
+    pub root: Content,
+    /// Counts.
+    pub summary: Summary,
+    /// The program that wrote it.
+    pub program: String,
+    /// Names the unbroken memory of one writer; begins anew where it was lost.
+    pub chain: [u8; 16],
+    /// Place in the chain, from 1.
+    pub counter: u64,
+    /// The snapshot before it in the chain.
+    pub previous: Option<SnapshotId>,
+}
+
+impl Manifest {
+    /// The record.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.time(0, self.time).time(1, self.started).time(2, self.ended);
+        r.text(3, &self.host).text(4, &self.user);
+        r.list(5, &self.paths).list(6, &self.source);
+        r.u64(7, self.source_kind as u64);
+        r.put(8, |e| {
+            e.array(self.tags.len() as u64)?;
+            self.tags.iter().try_for_each(|t| e.str(t)?.ok())
+        });
+        r.u64(9, self.kind as u64);
+        if let Some(base) = &self.base {
+            r.bytes(10, base.as_bytes());
+        }
+        r.raw(11, &self.root.encode());
+        let s = &self.summary;
+        let numbers = [
+            s.total.entries,
+            s.total.bytes,
+            s.added.entries,
+            s.added.bytes,
+            s.changed.entries,
+            s.changed.bytes,
+            s.removed.entries,
+            s.removed.bytes,
+            s.unreadable,
+            s.read_bytes,
+            s.new_bytes,
+            s.stored_bytes,
+        ];
+        r.put(12, |e| {
+            e.array(numbers.len() as u64)?;
+            numbers.iter().try_for_each(|n| e.u64(*n)?.ok())
+        });
+        r.text(13, &self.program).bytes(14, &self.chain).u64(15, self.counter);
+        if let Some(previous) = &self.previous {
+            r.bytes(16, previous.as_bytes());
+        }
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        const KNOWN: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+        let mut m = Self::empty();
+        let (mut has_time, mut has_root) = (false, false);
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(KNOWN)? {
+            match key {
+                0 => {
+                    m.time = f.time()?;
+                    has_time = true;
+                }
+                1 => m.started = f.time()?,
+                2 => m.ended = f.time()?,
+                3 => m.host = f.text(TEXT_MAX)?,
+                4 => m.user = f.text(TEXT_MAX)?,
+                5 => m.paths = read_list(&mut f)?,
+                6 => m.source = read_list(&mut f)?,
+                7 => {
+                    m.source_kind = match f.value().u8()? {
+                        0 => SourceKind::Files,
+                        1 => SourceKind::Stdin,
+                        2 => SourceKind::Command,
+                        n => return Err(Malformed(format!("a source of unknown kind {n}"))),
+                    }
+                }
+                8 => {
+                    for _ in 0..f.count(LIST_MAX)? {
+                        m.tags.push(f.text(TEXT_MAX)?);
+                    }
+                }
+                9 => {
+                    m.kind = match f.value().u8()? {
+                        0 => SnapshotKind::Full,
+                        1 => SnapshotKind::Incremental,
+                        2 => SnapshotKind::Differential,
+                        n => return Err(Malformed(format!("a snapshot of unknown kind {n}"))),
+                    }
+                }
+                10 => m.base = Some(SnapshotId(f.array()?)),
+                11 => {
+                    m.root = Content::read(f.value())?;
+                    has_root = true;
+                }
+                12 => m.summary = read_summary(f.value())?,
+                13 => m.program = f.text(TEXT_MAX)?,
+                14 => m.chain = f.array()?,
+                15 => m.counter = f.value().u64()?,
+                _ => m.previous = Some(SnapshotId(f.array()?)),
+            }
+        }
+        finished(&f.end())?;
+        if !has_time || !has_root {
+            return Err(Malformed::new("a manifest without a time or a root"));
+        }
+        Ok(m)
+    }
+
+    fn empty() -> Self {
+        Self {
+            time: Timestamp::default(),
+            started: Timestamp::default(),
+            ended: Timestamp::default(),
+            host: String::new(),
+            user: String::new(),
+            paths: Vec::new(),
+            source: Vec::new(),
+            source_kind: SourceKind::Files,
+            tags: Vec::new(),
+            kind: SnapshotKind::Full,
+            base: None,
+            root: Content::default(),
+            summary: Summary::default(),
+            program: String::new(),
+            chain: [0; 16],
+            counter: 0,
+            previous: None,
+        }
+    }
+}
+
+fn read_list(f: &mut Fields<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
+    let mut list = Vec::new();
+    for _ in 0..f.count(LIST_MAX)? {
+        list.push(f.bytes(limits::LINK_MAX)?);
+    }
+    Ok(list)
+}
+
+fn read_summary(d: &mut Decoder<'_>) -> Result<Summary, Malformed> {
+    let mut numbers = [0; 12];
+    for (at, _) in (0..count(d, 64)?).enumerate() {
+        let number = d.u64()?;
+        if let Some(place) = numbers.get_mut(at) {
+            *place = number;
+        }
+    }
+    let tally = |at: usize| Tally { entries: numbers[at], bytes: numbers[at + 1] };
+    Ok(Summary {
+        total: tally(0),
+        added: tally(2),
+        changed: tally(4),
+        removed: tally(6),
+        unreadable: numbers[8],
+        read_bytes: numbers[9],
+        new_bytes: numbers[10],
+        stored_bytes: numbers[11],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn manifest()(
+            seconds in any::<i64>(), nanos in 0u32..1_000_000_000,
+            host in ".{0,20}", tags in proptest::collection::vec("[a-z]{0,9}", 0..4),
+            paths in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 0..4),
+            base in any::<Option<[u8; 16]>>(), counter in any::<u64>(), bytes in any::<u64>(),
+            kind in prop::sample::select(vec![SnapshotKind::Full, SnapshotKind::Incremental, SnapshotKind::Differential]),
+        ) -> Manifest {
+            let time = Timestamp { seconds, nanos };
+            let summary = Summary { removed: Tally { entries: 1, bytes }, ..Summary::default() };
+            Manifest {
+                time, host, tags, source: paths.clone(), paths, kind, counter, summary,
+                base: base.map(SnapshotId), previous: base.map(SnapshotId), ..Manifest::empty()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back(m in manifest()) {
+            prop_assert_eq!(Manifest::decode(&m.encode()).unwrap(), m);
+        }
+
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Manifest::decode(&bytes);
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(m in manifest(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let mut bytes = m.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let _ = Manifest::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Where objects lie: `repo.json`, and below `tenants/<name>/` all of a tenant.
+
+use crate::error::{Error, Result};
+use crate::id::{IndexName, PackName, SlotId, SnapshotId};
+use crate::limits;
+
+/// The repository's own object.
+pub const REPO: &str = "repo.json";
+/// Below this lie the tenants.
+pub const TENANTS: &str = "tenants";
+
+/// The names of one tenant's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantNames(String);
+
+impl TenantNames {
+    /// The names of the tenant called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] unless the name is 1 to 64 of `a-z 0-9 . _ -` and begins with a letter or digit.
+    pub fn new(name: &str) -> Result<Self> {
+        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-');
+        let first = name.bytes().next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if !first || name.len() > limits::TENANT_NAME_MAX || !name.bytes().all(allowed) {
+            return Err(Error::Invalid(format!(
+                "{name:?} cannot name a tenant: use 1 to {} of a-z, 0-9, '.', '_' and '-', a letter or digit first",
+                limits::TENANT_NAME_MAX
+            )));
+        }
+        Ok(Self(name.into()))
+    }
+
+    /// The tenant's name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn at(&self, rest: &str) -> String {
+        format!("{TENANTS}/{}/{rest}", self.0)
+    }
+
+    /// The public record.
+    pub fn tenant(&self) -> String {
+        self.at("tenant")
+    }
+
+    /// The folder of slots and signer lists.
+    pub fn keys(&self) -> String {
+        self.at("keys")
+    }
+
+    /// A slot.
+    pub fn slot(&self, slot: &SlotId) -> String {
+        self.at(&format!("keys/{slot}"))
+    }
+
+    /// A version of the list of signers.
+    pub fn signers(&self, version: u64) -> String {
+        self.at(&format!("keys/signers.{version:08}"))
+    }
+
+    /// The folder of packs.
+    pub fn packs(&self) -> String {
+        self.at("packs")
+    }
+
+    /// A pack; two digits of its name are a folder, so that none grows too large.
+    pub fn pack(&self, pack: &PackName) -> String {
+        let name = pack.to_string();
+        self.at(&format!("packs/{}/{name}", &name[..2]))
+    }
+
+    /// The folder of index objects.
+    pub fn indexes(&self) -> String {
+        self.at("index")
+    }
+
+    /// An index object.
+    pub fn index(&self, index: &IndexName) -> String {
+        self.at(&format!("index/{index}"))
+    }
+
+    /// The folder of snapshots.
+    pub fn snapshots(&self) -> String {
+        self.at("snapshots")
+    }
+
+    /// A snapshot, or its tombstone.
+    pub fn snapshot(&self, snapshot: &SnapshotId) -> String {
+        self.at(&format!("snapshots/{snapshot}"))
+    }
+
+    /// The folder of sessions.
+    pub fn sessions(&self) -> String {
+        self.at("sessions")
+    }
+
+    /// A session.
+    pub fn session(&self, session: &SnapshotId) -> String {
+        self.at(&format!("sessions/{session}"))
+    }
+
+    /// The folder of prune plans.
+    pub fn plans(&self) -> String {
+        self.at("prune")
+    }
+
+    /// A prune plan.
+    pub fn plan(&self, number: u64) -> String {
+        self.at(&format!("prune/{number:08}"))
+    }
+}
+
+/// The last part of an object's name.
+pub fn last_part(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenant_names_stay_in_their_folder() {
+        for bad in ["", ".", "..", "a/b", "A", "é", "-a", "a b", &"a".repeat(65)] {
+            assert!(TenantNames::new(bad).is_err(), "{bad:?}");
+        }
+        let names = TenantNames::new("clinic-1.eu").unwrap();
+        assert_eq!(names.tenant(), "tenants/clinic-1.eu/tenant");
+        assert_eq!(names.plan(3), "tenants/clinic-1.eu/prune/00000003");
+    }
+}

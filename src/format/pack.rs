@@ -1,0 +1,368 @@
+//! The inside of a pack: its directory of frames, and its trailer.
+//!
+//! A pack is: header, sealed data key, frames, parity (none yet), sealed
+//! directory, sealed trailer, hash. Frames lie one after the other, so the
+//! directory gives lengths and a reader adds them up. The directory leaves
+//! out the blobs' ids: whoever opens the frames can compute them, and the
+//! index holds them; the same record with ids is the index's own.
+
+use super::cbor::{Fields, Out, Record, bounded, count, finished};
+use super::header::{HASH_LEN, HEADER_LEN};
+use crate::error::Malformed;
+use crate::id::BlobId;
+use crate::limits;
+use minicbor::decode::Decoder;
+
+/// Length of an AEAD tag.
+pub const TAG_LEN: usize = 16;
+/// Length of the sealed data key: encapsulated key, key, tag.
+pub const SEALED_KEY_LEN: usize = 1120 + 32 + TAG_LEN;
+/// Where the first frame begins.
+pub const FRAMES_AT: u64 = (HEADER_LEN + SEALED_KEY_LEN) as u64;
+/// Length of the sealed trailer: directory length, parity length, tag.
+pub const TRAILER_LEN: usize = 16 + TAG_LEN;
+/// What the end of a pack takes beside its directory.
+pub const TAIL_LEN: usize = TRAILER_LEN + HASH_LEN;
+
+/// What a pack holds, and so where a store may put it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum StorageClass {
+    /// Chunks: read by restores, may go to colder storage.
+    Data = 0,
+    /// Trees and content lists: read by every listing.
+    Trees = 1,
+}
+
+/// What a blob is; each kind has an id key of its own, so that none is taken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum BlobKind {
+    /// A piece of a file.
+    Chunk = 0,
+    /// A segment of a tree.
+    Tree = 1,
+    /// A content list.
+    List = 2,
+}
+
+impl BlobKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Chunk, Self::Tree, Self::List].into_iter().find(|k| *k as u8 == byte)
+    }
+
+    /// The class of pack that holds it.
+    pub fn class(self) -> StorageClass {
+        match self {
+            Self::Chunk => StorageClass::Data,
+            Self::Tree | Self::List => StorageClass::Trees,
+        }
+    }
+}
+
+/// How a frame's plaintext is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Codec {
+    /// As it is.
+    Raw = 0,
+    /// One zstd frame.
+    Zstd = 1,
+}
+
+/// One frame: some blobs, sealed together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Bytes in the pack, tag included.
+    pub stored: u32,
+    /// How the plaintext is stored.
+    pub codec: Codec,
+    /// What its blobs are.
+    pub kind: BlobKind,
+    /// 0: plain. n: the deepest of its bases has depth n − 1.
+    pub depth: u8,
+    /// The old blobs, in order, that the plaintext was compressed against; empty if plain.
+    pub bases: Vec<BlobId>,
+    /// Lengths of its blobs, one after the other in the plaintext.
+    pub lens: Vec<u32>,
+    /// Ids of its blobs; empty in a pack's own directory.
+    pub ids: Vec<BlobId>,
+}
+
+impl Frame {
+    /// Bytes of plaintext.
+    pub fn plain_len(&self) -> usize {
+        self.lens.iter().map(|len| *len as usize).sum()
+    }
+
+    fn write(&self, e: &mut Out<'_>, with_ids: bool) {
+        let mut r = Record::new();
+        r.u64(0, self.stored.into()).u64(1, self.codec as u64).u64(2, self.kind as u64);
+        if self.depth > 0 {
+            r.u64(3, self.depth.into()).bytes(4, &concat(&self.bases));
+        }
+        r.put(5, |e| {
+            e.array(self.lens.len() as u64)?;
+            for len in &self.lens {
+                e.u32(*len)?;
+            }
+            Ok(())
+        });
+        if with_ids {
+            r.bytes(6, &concat(&self.ids));
+        }
+        r.write_to(e.writer_mut());
+    }
+
+    fn read(d: &mut Decoder<'_>, with_ids: bool) -> Result<Self, Malformed> {
+        let mut frame = Frame {
+            stored: 0,
+            codec: Codec::Raw,
+            kind: BlobKind::Chunk,
+            depth: 0,
+            bases: Vec::new(),
+            lens: Vec::new(),
+            ids: Vec::new(),
+        };
+        let mut f = Fields::begin(d.clone())?;
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6])? {
+            match key {
+                0 => frame.stored = f.value().u32()?,
+                1 => {
+                    frame.codec = match f.value().u8()? {
+                        0 => Codec::Raw,
+                        1 => Codec::Zstd,
+                        n => return Err(Malformed(format!("a frame with unknown codec {n}"))),
+                    }
+                }
+                2 => {
+                    let kind = f.value().u8()?;
+                    frame.kind = BlobKind::from_byte(kind)
+                        .ok_or_else(|| Malformed(format!("a frame of unknown blob kind {kind}")))?;
+                }
+                3 => frame.depth = f.value().u8()?,
+                4 => frame.bases = split(&bounded(f.value(), limits::FRAME_BASES_MAX * BlobId::LEN)?)?,
+                5 => {
+                    for _ in 0..count(f.value(), limits::FRAME_BLOBS_MAX)? {
+                        frame.lens.push(f.value().u32()?);
+                    }
+                }
+                _ => frame.ids = split(&bounded(f.value(), limits::FRAME_BLOBS_MAX * BlobId::LEN)?)?,
+            }
+        }
+        *d = f.end();
+        frame.check(with_ids)?;
+        Ok(frame)
+    }
+
+    fn check(&self, with_ids: bool) -> Result<(), Malformed> {
+        let plain: u64 = self.lens.iter().map(|len| u64::from(*len)).sum();
+        let bad = if self.stored as usize > limits::FRAME_STORED_MAX || (self.stored as usize) < TAG_LEN {
+            "a frame of impossible size"
+        } else if plain > limits::FRAME_PLAIN_MAX as u64 {
+            "a frame that claims too much plaintext"
+        } else if self.codec == Codec::Raw && plain + TAG_LEN as u64 != u64::from(self.stored) {
+            "a raw frame whose sizes differ"
+        } else if with_ids && self.ids.len() != self.lens.len() {
+            "a frame with other numbers of ids and lengths"
+        } else if (self.depth > 0) == self.bases.is_empty() {
+            "a frame whose depth and bases do not fit"
+        } else {
+            return Ok(());
+        };
+        Err(Malformed::new(bad))
+    }
+}
+
+fn concat(ids: &[BlobId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.0).collect()
+}
+
+fn split(bytes: &[u8]) -> Result<Vec<BlobId>, Malformed> {
+    let (ids, rest) = bytes.as_chunks::<{ BlobId::LEN }>();
+    if !rest.is_empty() {
+        return Err(Malformed::new("a list of ids with a part of one"));
+    }
+    Ok(ids.iter().map(|id| BlobId(*id)).collect())
+}
+
+/// A pack's frames, in the order of their bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// What the pack holds.
+    pub class: StorageClass,
+    /// The frames.
+    pub frames: Vec<Frame>,
+}
+
+impl Directory {
+    /// Appends the record: 0 class, 1 frames.
+    pub fn write_to(&self, out: &mut Vec<u8>, with_ids: bool) {
+        let mut r = Record::new();
+        r.u64(0, self.class as u64);
+        r.put(1, |e| {
+            e.array(self.frames.len() as u64)?;
+            for frame in &self.frames {
+                frame.write(e, with_ids);
+            }
+            Ok(())
+        });
+        r.write_to(out);
+    }
+
+    /// Reads the record that begins at `d`, and moves behind it.
+    pub fn read(d: &mut Decoder<'_>, with_ids: bool) -> Result<Self, Malformed> {
+        let (mut class, mut frames, mut blobs) = (StorageClass::Data, Vec::new(), 0);
+        let mut f = Fields::begin(d.clone())?;
+        while let Some(key) = f.next(&[0, 1])? {
+            if key == 0 {
+                class = match f.value().u8()? {
+                    0 => StorageClass::Data,
+                    1 => StorageClass::Trees,
+                    n => return Err(Malformed(format!("a pack of unknown class {n}"))),
+                };
+                continue;
+            }
+            for _ in 0..count(f.value(), limits::PACK_FRAMES_MAX)? {
+                let frame = Frame::read(f.value(), with_ids)?;
+                blobs += frame.lens.len();
+                if frame.kind.class() != class {
+                    return Err(Malformed::new("a frame in a pack of another class"));
+                }
+                if blobs > limits::PACK_BLOBS_MAX {
+                    return Err(Malformed::new("a pack with too many blobs"));
+                }
+                frames.push(frame);
+            }
+        }
+        *d = f.end();
+        Ok(Self { class, frames })
+    }
+
+    /// Reads a pack's own directory.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut d = Decoder::new(bytes);
+        let directory = Self::read(&mut d, false)?;
+        finished(&d)?;
+        Ok(directory)
+    }
+
+    /// Where the bytes of each frame begin in the pack.
+    pub fn offsets(&self) -> impl Iterator<Item = (u64, &Frame)> {
+        self.frames.iter().scan(FRAMES_AT, |at, frame| {
+            let begin = *at;
+            *at += u64::from(frame.stored);
+            Some((begin, frame))
+        })
+    }
+
+    /// Where the last frame ends.
+    pub fn frames_end(&self) -> u64 {
+        FRAMES_AT + self.frames.iter().map(|f| u64::from(f.stored)).sum::<u64>()
+    }
+}
+
+/// The plaintext of a pack's trailer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trailer {
+    /// Bytes of the sealed directory.
+    pub directory: u64,
+    /// Bytes of parity between the frames and the directory. Reserved: 0.
+    pub parity: u64,
+}
+
+impl Trailer {
+    /// Both numbers, little endian.
+    pub fn encode(self) -> [u8; 16] {
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&self.directory.to_le_bytes());
+        out[8..].copy_from_slice(&self.parity.to_le_bytes());
+        out
+    }
+
+    /// Reads both.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let bytes: &[u8; 16] = bytes.try_into().map_err(|_| Malformed::new("a trailer of another length"))?;
+        let (numbers, _) = bytes.as_chunks::<8>();
+        let trailer = Self { directory: u64::from_le_bytes(numbers[0]), parity: u64::from_le_bytes(numbers[1]) };
+        if trailer.directory > limits::DIRECTORY_MAX as u64 || trailer.parity > limits::PACK_MAX {
+            return Err(Malformed::new("a trailer with impossible lengths"));
+        }
+        Ok(trailer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn directory(ids: bool) -> Directory {
+        let frame = |depth: u8| Frame {
+            stored: 500,
+            codec: Codec::Zstd,
+            kind: BlobKind::Chunk,
+            depth,
+            bases: vec![BlobId([1; 32]); depth.into()],
+            lens: vec![100, 200],
+            ids: if ids { vec![BlobId([2; 32]), BlobId([3; 32])] } else { Vec::new() },
+        };
+        Directory { class: StorageClass::Data, frames: vec![frame(0), frame(2)] }
+    }
+
+    fn bytes(directory: &Directory, ids: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        directory.write_to(&mut out, ids);
+        out
+    }
+
+    #[test]
+    fn there_and_back() {
+        assert_eq!(Directory::decode(&bytes(&directory(false), false)).unwrap(), directory(false));
+        let with_ids = bytes(&directory(true), true);
+        assert_eq!(Directory::read(&mut Decoder::new(&with_ids), true).unwrap(), directory(true));
+    }
+
+    #[test]
+    fn offsets_add_up() {
+        let d = directory(false);
+        let at: Vec<u64> = d.offsets().map(|(at, _)| at).collect();
+        assert_eq!(at, [FRAMES_AT, FRAMES_AT + 500]);
+        assert_eq!(d.frames_end(), FRAMES_AT + 1000);
+    }
+
+    #[test]
+    fn impossible_frames_are_refused() {
+        let broken: [fn(&mut Frame); 5] = [
+            |f| f.stored = u32::MAX,
+            |f| f.lens = vec![u32::MAX, 1],
+            |f| f.codec = Codec::Raw,
+            |f| f.depth = 1,
+            |f| f.kind = BlobKind::Tree,
+        ];
+        for (n, breaks) in broken.into_iter().enumerate() {
+            let mut d = directory(false);
+            breaks(&mut d.frames[0]);
+            assert!(Directory::decode(&bytes(&d, false)).is_err(), "{n}");
+        }
+        assert!(Trailer::decode(&Trailer { directory: u64::MAX, parity: 0 }.encode()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Directory::decode(&bytes);
+            let _ = Directory::read(&mut Decoder::new(&bytes), true);
+            let _ = Trailer::decode(&bytes);
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            let mut bytes = bytes(&directory(true), true);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let _ = Directory::read(&mut Decoder::new(&bytes), true);
+        }
+    }
+}

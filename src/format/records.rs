@@ -1,0 +1,294 @@
+//! The small records: the repository's own, a tenant's public one, a session,
+//! a prune plan, a tombstone.
+
+use super::FORMAT;
+use super::cbor::{Fields, Record, count, exact, finished};
+use super::key::read_public_key;
+use crate::clock::Timestamp;
+use crate::error::{Error, Malformed, Result};
+use crate::id::{IndexName, PackName, RepositoryId, SnapshotId, TenantId};
+use crate::limits;
+use minicbor::decode::Decoder;
+use serde::{Deserialize, Serialize};
+
+/// `repo.json`: the one object that is not binary, so that a person who finds it knows what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepoRecord {
+    /// The repository.
+    pub id: RepositoryId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RepoJson {
+    estrato: u64,
+    repository: String,
+}
+
+impl RepoRecord {
+    /// The object's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        format!("{{\"estrato\": {FORMAT}, \"repository\": \"{}\"}}\n", self.id).into_bytes()
+    }
+
+    /// Reads the object called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Newer`] for a newer format, [`Error::Damaged`] for anything else.
+    pub fn decode(bytes: &[u8], name: &str) -> Result<Self> {
+        let json: RepoJson = serde_json::from_slice(bytes).map_err(|e| Error::damaged(name, e.to_string()))?;
+        if json.estrato > FORMAT.into() {
+            return Err(Error::Newer { object: name.into(), found: json.estrato, known: FORMAT.into() });
+        }
+        let id = json.repository.parse().map_err(|_| Error::damaged(name, "its id is none"))?;
+        Ok(Self { id })
+    }
+}
+
+/// The HPKE suite: X-Wing, HKDF-SHA256, ChaCha20-Poly1305. There is one.
+pub const SUITE: u8 = 1;
+
+/// What anyone may know of a tenant. Signed by the tenant's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TenantRecord {
+    /// The tenant.
+    pub id: TenantId,
+    /// The HPKE public key, to which data keys are sealed.
+    pub public_key: Vec<u8>,
+    /// The public half of the tenant's signing key.
+    pub verifying: [u8; 32],
+}
+
+impl TenantRecord {
+    /// The record: 0 id, 1 suite, 2 public key, 3 verifying key.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.bytes(0, self.id.as_bytes()).u64(1, SUITE.into());
+        r.bytes(2, &self.public_key).bytes(3, &self.verifying);
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (mut id, mut suite, mut public_key, mut verifying) = (None, 0, Vec::new(), None);
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1, 2, 3])? {
+            match key {
+                0 => id = Some(TenantId(f.array()?)),
+                1 => suite = f.value().u8()?,
+                2 => public_key = read_public_key(f.value())?,
+                _ => verifying = Some(f.array()?),
+            }
+        }
+        finished(&f.end())?;
+        if suite != SUITE {
+            return Err(Malformed(format!("an unknown key suite {suite}")));
+        }
+        match (id, verifying) {
+            (Some(id), Some(verifying)) => Ok(Self { id, public_key, verifying }),
+            _ => Err(Malformed::new("a tenant without an id or key")),
+        }
+    }
+}
+
+/// A running backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Random; tells a writer its own object from another's after a lost answer.
+    pub owner: [u8; 16],
+    /// When it began.
+    pub started: Timestamp,
+    /// The machine.
+    pub host: String,
+    /// The process on that machine.
+    pub pid: u32,
+    /// The prune plan that it has seen and heeds; 0 for none.
+    pub seen: u64,
+    /// Counts renewals.
+    pub renewed: u64,
+}
+
+impl SessionRecord {
+    /// The record.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.bytes(0, &self.owner).time(1, self.started).text(2, &self.host);
+        r.u64(3, self.pid.into()).u64(4, self.seen).u64(5, self.renewed);
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut s = Self {
+            owner: [0; 16],
+            started: Timestamp::default(),
+            host: String::new(),
+            pid: 0,
+            seen: 0,
+            renewed: 0,
+        };
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5])? {
+            match key {
+                0 => s.owner = f.array()?,
+                1 => s.started = f.time()?,
+                2 => s.host = f.text(4096)?,
+                3 => s.pid = f.value().u32()?,
+                4 => s.seen = f.value().u64()?,
+                _ => s.renewed = f.value().u64()?,
+            }
+        }
+        finished(&f.end())?;
+        Ok(s)
+    }
+}
+
+/// What a prune has decided to delete. Counts only if signed by a full key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Its number, also in the object's name; never used twice.
+    pub number: u64,
+    /// Packs that will be deleted: no copy in them counts any more.
+    pub condemned: Vec<PackName>,
+    /// Index objects that will be deleted.
+    pub superseded: Vec<IndexName>,
+    /// Snapshots whose needs the plan has heeded.
+    pub seen: Vec<SnapshotId>,
+    /// True once everything is done: the plan is in force no more.
+    pub done: bool,
+}
+
+impl Plan {
+    /// The record: 0 number, 1 condemned, 2 superseded, 3 seen, 4 done.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.u64(0, self.number).list(1, &self.condemned).list(2, &self.superseded).list(3, &self.seen);
+        r.u64(4, self.done.into());
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut plan = Self::default();
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4])? {
+            match key {
+                0 => plan.number = f.value().u64()?,
+                4 => plan.done = f.value().u64()? != 0,
+                _ => {
+                    for _ in 0..count(f.value(), bytes.len())? {
+                        match key {
+                            1 => plan.condemned.push(PackName(exact(f.value())?)),
+                            2 => plan.superseded.push(IndexName(exact(f.value())?)),
+                            _ => plan.seen.push(SnapshotId(exact(f.value())?)),
+                        }
+                    }
+                }
+            }
+        }
+        finished(&f.end())?;
+        Ok(plan)
+    }
+}
+
+/// Stands where a snapshot was forgotten or must not come to be. Counts only if signed by a full key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tombstone {
+    /// When.
+    pub time: Timestamp,
+    /// Why, in words.
+    pub why: String,
+}
+
+impl Tombstone {
+    /// The record: 0 time, 1 why.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.time(0, self.time).text(1, &self.why);
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut t = Self { time: Timestamp::default(), why: String::new() };
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1])? {
+            match key {
+                0 => t.time = f.time()?,
+                _ => t.why = f.text(limits::NAME_MAX)?,
+            }
+        }
+        finished(&f.end())?;
+        Ok(t)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn session() -> SessionRecord {
+        SessionRecord {
+            owner: [1; 16],
+            started: Timestamp { seconds: -1, nanos: 2 },
+            host: "db1".into(),
+            pid: 7,
+            seen: 3,
+            renewed: 4,
+        }
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            number: 9,
+            condemned: vec![PackName([1; 32])],
+            superseded: vec![IndexName([2; 32])],
+            seen: vec![SnapshotId([3; 16])],
+            done: true,
+        }
+    }
+
+    fn tenant() -> TenantRecord {
+        TenantRecord { id: TenantId([1; 16]), public_key: vec![2; 1216], verifying: [3; 32] }
+    }
+
+    fn tombstone() -> Tombstone {
+        Tombstone { time: Timestamp { seconds: 1, nanos: 2 }, why: "fenced".into() }
+    }
+
+    #[test]
+    fn there_and_back() {
+        let repo = RepoRecord { id: RepositoryId([7; 16]) };
+        assert_eq!(RepoRecord::decode(&repo.encode(), "repo.json").unwrap(), repo);
+        assert_eq!(SessionRecord::decode(&session().encode()).unwrap(), session());
+        assert_eq!(Plan::decode(&plan().encode()).unwrap(), plan());
+        assert_eq!(TenantRecord::decode(&tenant().encode()).unwrap(), tenant());
+        assert_eq!(Tombstone::decode(&tombstone().encode()).unwrap(), tombstone());
+    }
+
+    #[test]
+    fn a_newer_repository_is_said_to_be_newer() {
+        let newer = br#"{"estrato": 1, "repository": "00000000000000000000000000000000", "more": []}"#;
+        assert!(matches!(RepoRecord::decode(newer, "repo.json"), Err(Error::Newer { found: 1, .. })));
+        assert!(matches!(RepoRecord::decode(b"{}", "repo.json"), Err(Error::Damaged { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = RepoRecord::decode(&bytes, "repo.json");
+            let _ = (SessionRecord::decode(&bytes), Plan::decode(&bytes));
+            let _ = (TenantRecord::decode(&bytes), Tombstone::decode(&bytes));
+        }
+
+        #[test]
+        fn changed_bytes_never_panic(at in any::<prop::sample::Index>(), bit in 0..8u8) {
+            for mut bytes in [session().encode(), plan().encode(), tenant().encode(), tombstone().encode()] {
+                let at = at.index(bytes.len());
+                bytes[at] ^= 1 << bit;
+                let _ = (SessionRecord::decode(&bytes), Plan::decode(&bytes));
+                let _ = (TenantRecord::decode(&bytes), Tombstone::decode(&bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! One pack's entry in memory, arranged for look-ups.
+
+use super::EntryNumber;
+use crate::format::index::PackEntry;
+use crate::format::pack::{Frame, StorageClass};
+use crate::id::{BlobId, PackName};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Where a blob lies in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The frame's number.
+    pub frame: u32,
+    /// Where it begins in the frame's plaintext.
+    pub at: u32,
+    /// Its length.
+    pub len: u32,
+}
+
+/// Ids are hashes already: their first bytes are the hash.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A pack's frames, and the place of each of its blobs.
+pub struct PackMap {
+    /// The entry's number in the local database.
+    pub number: EntryNumber,
+    /// The pack.
+    pub name: PackName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it holds.
+    pub class: StorageClass,
+    frames: Vec<(u64, Frame)>,
+    blobs: HashMap<BlobId, Place, BuildHasherDefault<IdHasher>>,
+}
+
+impl PackMap {
+    pub(super) fn new(number: EntryNumber, entry: &PackEntry) -> Self {
+        let mut blobs = HashMap::with_capacity_and_hasher(entry.blobs(), BuildHasherDefault::default());
+        let mut frames = Vec::with_capacity(entry.directory.frames.len());
+        for (n, (offset, frame)) in entry.directory.offsets().enumerate() {
+            let mut at = 0;
+            for (id, len) in frame.ids.iter().zip(&frame.lens) {
+                blobs.insert(*id, Place { frame: n as u32, at, len: *len });
+                at += len;
+            }
+            // The map has the ids; keeping them twice would double the cache.
+            frames.push((offset, Frame { ids: Vec::new(), ..frame.clone() }));
+        }
+        Self { number, name: entry.name, size: entry.size, class: entry.directory.class, frames, blobs }
+    }
+
+    /// Where a blob lies, if it lies here.
+    pub fn place(&self, id: &BlobId) -> Option<Place> {
+        self.blobs.get(id).copied()
+    }
+
+    /// A frame's offset in the pack, and its record (without ids).
+    pub fn frame(&self, number: u32) -> Option<(u64, &Frame)> {
+        self.frames.get(number as usize).map(|(at, frame)| (*at, frame))
+    }
+
+    /// All frames with their offsets.
+    pub fn frames(&self) -> &[(u64, Frame)] {
+        &self.frames
+    }
+
+    /// Blobs in the pack.
+    pub fn blobs(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// Every blob and its place, in no order.
+    pub fn places(&self) -> impl Iterator<Item = (&BlobId, &Place)> {
+        self.blobs.iter()
+    }
+}

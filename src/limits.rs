@@ -1,0 +1,122 @@
+//! Every bound of the program in one place: sizes it chooses when it writes,
+//! and sizes it refuses to go beyond when it reads. Holds numbers only.
+
+/// Upper bound of a piece, bytes; also the look-ahead that the chunker needs.
+pub const PIECE_MAX: usize = 64 * 1024;
+/// Target mean of a piece, bytes.
+pub const PIECE_AVG: usize = 16 * 1024;
+/// Lower bound of a piece, bytes (the last piece of a stream may be shorter).
+pub const PIECE_MIN: usize = 4 * 1024;
+/// A group of pieces, and so a chunk, is never longer than this.
+pub const GROUP_MAX: usize = 1024 * 1024;
+
+/// Plaintext that one frame holds at most.
+pub const FRAME_PLAIN_MAX: usize = 1024 * 1024;
+/// Blobs in one frame at most; many tiny files share a frame.
+pub const FRAME_BLOBS_MAX: usize = 4096;
+/// Stored bytes of a frame at most: incompressible plaintext and a tag.
+pub const FRAME_STORED_MAX: usize = FRAME_PLAIN_MAX + 64;
+/// Bases that a delta frame may name.
+pub const FRAME_BASES_MAX: usize = 1024;
+/// Frames in a pack at most.
+pub const PACK_FRAMES_MAX: usize = 65_536;
+/// Blobs in a pack at most: bounds the directory and the index entry.
+pub const PACK_BLOBS_MAX: usize = 262_144;
+/// A pack of data is closed once it holds this many bytes.
+pub const PACK_TARGET: usize = 32 * 1024 * 1024;
+/// A pack of trees is closed once it holds this many bytes.
+pub const TREE_PACK_TARGET: usize = 8 * 1024 * 1024;
+/// A pack that is larger than this is refused.
+pub const PACK_MAX: u64 = 128 * 1024 * 1024;
+/// A pack's sealed directory, bytes.
+pub const DIRECTORY_MAX: usize = 16 * 1024 * 1024;
+
+/// An index object is written once its entries hold this many blobs, or when
+/// `INDEX_FLUSH_SECONDS` have passed since the last one.
+pub const INDEX_BLOBS_TARGET: usize = 200_000;
+/// See `INDEX_BLOBS_TARGET`.
+pub const INDEX_FLUSH_SECONDS: u64 = 120;
+/// An index object's stored size, bytes.
+pub const INDEX_OBJECT_MAX: u64 = 64 * 1024 * 1024;
+/// An index object's plaintext, after decompression, bytes.
+pub const INDEX_PLAIN_MAX: usize = 128 * 1024 * 1024;
+
+/// `repo.json`, bytes.
+pub const REPO_OBJECT_MAX: u64 = 64 * 1024;
+/// Any small record (tenant, slot, session, plan header), bytes.
+pub const RECORD_MAX: u64 = 1024 * 1024;
+/// The list of signers, a prune plan: records that grow, bytes.
+pub const LIST_RECORD_MAX: u64 = 64 * 1024 * 1024;
+/// A snapshot object, bytes.
+pub const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
+
+/// A tree segment closes on a name whose hash says so, but not before this many bytes.
+pub const TREE_SEGMENT_MIN: usize = 32 * 1024;
+/// A tree segment is closed before it grows beyond this.
+pub const TREE_SEGMENT_MAX: usize = 512 * 1024;
+/// One node's encoding: name, link target and extended attributes together.
+pub const NODE_MAX: usize = 384 * 1024;
+/// A file name, bytes (the kernel's own bound).
+pub const NAME_MAX: usize = 255;
+/// A symbolic link's target, bytes.
+pub const LINK_MAX: usize = 4096;
+/// Extended attributes of one entry, names and values together, bytes.
+pub const XATTR_TOTAL_MAX: usize = 256 * 1024;
+/// Folders below one another, in a source and in a repository.
+pub const DEPTH_MAX: usize = 2048;
+
+/// Extents that a node lists itself; more go into content lists.
+pub const INLINE_EXTENTS: usize = 16;
+/// A content list closes on an id that says so, but not before this many extents.
+pub const LIST_MIN: usize = 64;
+/// A content list is closed at this many extents.
+pub const LIST_MAX: usize = 1024;
+/// Levels of content lists: 64^8 extents at the least.
+pub const LIST_LEVELS_MAX: u8 = 8;
+/// A content list's or tree segment's encoding, bytes: fits one frame.
+pub const META_BLOB_MAX: usize = FRAME_PLAIN_MAX;
+
+/// Argon2id memory that a slot may ask for, KiB (1 GiB).
+pub const ARGON_MEMORY_MAX: u32 = 1024 * 1024;
+/// Argon2id passes that a slot may ask for.
+pub const ARGON_PASSES_MAX: u32 = 16;
+/// Argon2id lanes that a slot may ask for.
+pub const ARGON_LANES_MAX: u32 = 16;
+/// Slots of one tenant that are read.
+pub const SLOTS_MAX: usize = 4096;
+/// Objects that one listing may hold before it is refused.
+pub const LIST_OBJECTS_MAX: usize = 50_000_000;
+/// A key file, bytes.
+pub const KEY_FILE_MAX: u64 = 64 * 1024;
+/// A tenant's name, bytes.
+pub const TENANT_NAME_MAX: usize = 64;
+
+/// Plaintext of decoded tree frames kept for readers, bytes.
+pub const TREE_CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// Entries of packs kept decoded beside the index on this machine, blobs.
+pub const INDEX_CACHE_BLOBS: usize = 400_000;
+/// zstd level of frames: level 1 on frames of 1 MiB packs as well as level 3 on single chunks, at
+/// less cost.
+pub const ZSTD_LEVEL: i32 = 1;
+/// Jobs that wait between two stages of a pipeline.
+pub const QUEUE_JOBS: usize = 4;
+/// A reader's buffer, bytes: a group and its look-ahead must fit.
+pub const READ_BUFFER: usize = 4 * 1024 * 1024;
+/// Files that wait to be read, while the walk runs ahead.
+pub const WALK_AHEAD: usize = 512;
+/// Blobs that one round of a restore plans at most.
+pub const RESTORE_BATCH_BLOBS: usize = 200_000;
+/// Folders that one round of a restore keeps open at most.
+pub const RESTORE_BATCH_DIRS: usize = 1024;
+/// Stored bytes fetched by one request of a restore or a check.
+pub const FETCH_MAX: usize = 8 * 1024 * 1024;
+/// Problems that a report lists by name; the rest are counted.
+pub const REPORT_MAX: usize = 1000;
+
+/// How often a running session renews its object, seconds.
+pub const SESSION_RENEW_SECONDS: u64 = 240;
+/// A file changed this shortly before a snapshot began is read again by the
+/// next one: kernels stamp times from a clock that ticks every few ms.
+pub const RACY_NANOS: i128 = 50_000_000;
+/// The same where times carry no fraction of a second.
+pub const RACY_COARSE_NANOS: i128 = 2_000_000_000;

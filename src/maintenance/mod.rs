@@ -1,0 +1,5 @@
+//! Keeping a repository healthy: checking it. Changes nothing yet.
+
+mod check;
+
+pub use check::{Damage, Depth, Report, check};

@@ -1,0 +1,121 @@
+//! A pack that grows in memory until it is closed.
+//!
+//! Its data key is fresh, so a pack that is built again, after a failed upload
+//! or an answer that was lost, is another pack with another name.
+
+use super::codec::EncodedFrame;
+use crate::crypto::aead::Sealer;
+use crate::crypto::envelope::Realm;
+use crate::crypto::hpke::PublicKey;
+use crate::error::{Error, Result};
+use crate::format::header::{self, Cipher, Header, ObjectType, associated_data, ordinal};
+use crate::format::index::PackEntry;
+use crate::format::pack::{Directory, Frame, StorageClass, TAG_LEN, Trailer};
+use crate::id::{PackName, TenantId};
+use crate::limits;
+
+/// A pack under construction.
+pub struct PackBuilder {
+    header: Header,
+    tenant: TenantId,
+    sealer: Sealer,
+    bytes: Vec<u8>,
+    directory: Directory,
+    blobs: usize,
+}
+
+/// A pack that can be uploaded, and its entry for the index.
+pub struct FinishedPack {
+    /// The object.
+    pub bytes: Vec<u8>,
+    /// Its entry.
+    pub entry: PackEntry,
+}
+
+impl PackBuilder {
+    /// An empty pack with a fresh data key.
+    ///
+    /// # Errors
+    /// Where the machine has no random bytes.
+    pub fn new(realm: &Realm<'_>, cipher: Cipher, class: StorageClass, to: &PublicKey) -> Result<Self> {
+        let header = Header { object: ObjectType::Pack, cipher };
+        let (key, head) = realm.new_data_key(header, None, to)?;
+        let mut bytes = header.encode().to_vec();
+        bytes.extend_from_slice(&head);
+        Ok(Self {
+            header,
+            tenant: realm.tenant,
+            sealer: Sealer::new(cipher, &key),
+            bytes,
+            directory: Directory { class, frames: Vec::new() },
+            blobs: 0,
+        })
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// True while no frame was added.
+    pub fn is_empty(&self) -> bool {
+        self.directory.frames.is_empty()
+    }
+
+    /// True if the pack should be closed rather than take another frame.
+    pub fn is_full(&self) -> bool {
+        let target = match self.directory.class {
+            StorageClass::Data => limits::PACK_TARGET,
+            StorageClass::Trees => limits::TREE_PACK_TARGET,
+        };
+        self.bytes.len() >= target
+            || self.directory.frames.len() >= limits::PACK_FRAMES_MAX
+            || self.blobs + limits::FRAME_BLOBS_MAX > limits::PACK_BLOBS_MAX
+    }
+
+    /// Seals a frame, and adds it. Frame n uses nonce n.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a frame that no reader would take.
+    pub fn push(&mut self, frame: EncodedFrame) -> Result<()> {
+        let number = self.directory.frames.len() as u64;
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&frame.payload);
+        let aad = associated_data(self.header, self.tenant, number, None);
+        self.sealer.seal(number, &aad, &mut self.bytes, start);
+        let stored = self.bytes.len() - start;
+        if stored > limits::FRAME_STORED_MAX || frame.kind.class() != self.directory.class {
+            return Err(Error::Invalid(format!("a frame of {stored} bytes does not fit into this pack")));
+        }
+        self.blobs += frame.lens.len();
+        self.directory.frames.push(Frame {
+            stored: stored as u32,
+            codec: frame.codec,
+            kind: frame.kind,
+            depth: 0,
+            bases: Vec::new(),
+            lens: frame.lens,
+            ids: frame.ids,
+        });
+        Ok(())
+    }
+
+    /// Closes the pack: directory, trailer, hash.
+    pub fn finish(mut self) -> FinishedPack {
+        let start = self.bytes.len();
+        self.directory.write_to(&mut self.bytes, false);
+        let trailer = Trailer { directory: (self.bytes.len() - start + TAG_LEN) as u64, parity: 0 };
+        self.seal(ordinal::DIRECTORY, start);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&trailer.encode());
+        self.seal(ordinal::TRAILER, start);
+        let name = PackName(header::close(&mut self.bytes));
+        let entry = PackEntry { name, size: self.bytes.len() as u64, directory: self.directory };
+        FinishedPack { bytes: self.bytes, entry }
+    }
+
+    fn seal(&mut self, ordinal: u64, start: usize) {
+        let aad = associated_data(self.header, self.tenant, ordinal, None);
+        self.sealer.seal(ordinal, &aad, &mut self.bytes, start);
+    }
+}

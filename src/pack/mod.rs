@@ -1,0 +1,11 @@
+//! Building and reading packs: frames are compressed, sealed and laid one after
+//! the other, and a directory closes them. In memory only: the store is the
+//! business of whoever holds the bytes.
+
+mod build;
+mod codec;
+mod open;
+
+pub use build::{FinishedPack, PackBuilder};
+pub use codec::{Compressor, Decompressor, EncodedFrame, PlainFrame};
+pub use open::{PackKey, WholePack};

@@ -1,0 +1,237 @@
+//! Slots and signers: admitting a key, listing, removing.
+//!
+//! A key is admitted slot first, list second: a crash between leaves a slot
+//! that opens but whose signatures nobody counts, and admitting again is safe.
+//! It is removed list first, slot second: a crash between leaves a slot whose
+//! signatures no longer count. The list is versioned objects, each created only
+//! if absent, so that two keys changed at once cannot undo one another.
+
+use super::Repository;
+use crate::clock::Timestamp;
+use crate::crypto::envelope::Realm;
+use crate::crypto::hpke::PublicKey;
+use crate::crypto::keyfile::KeyFile;
+use crate::crypto::random;
+use crate::crypto::sign::Signing;
+use crate::crypto::slot::{self, Holder};
+use crate::error::{Error, Result, StoreFault};
+use crate::format::header::{self, Cipher, Header, ObjectType};
+use crate::format::key::{Bundle, Role, Signer, SignerList, Slot, SlotKind};
+use crate::format::names::{TenantNames, last_part};
+use crate::id::{SignerId, SlotId};
+use crate::limits;
+use crate::store::Store;
+use secrecy::SecretString;
+
+/// What a new key's slot is made for.
+pub enum Secret {
+    /// A key file at hand.
+    KeyFile(KeyFile),
+    /// A password.
+    Password(SecretString),
+    /// Someone whose public half is known.
+    Recipient(PublicKey),
+}
+
+/// A key to admit.
+pub struct NewKey {
+    /// What it may do.
+    pub role: Role,
+    /// What people call it.
+    pub label: String,
+    /// What opens its slot.
+    pub secret: Secret,
+}
+
+impl NewKey {
+    pub(super) fn holder(&self) -> Holder<'_> {
+        match &self.secret {
+            Secret::KeyFile(key) => Holder::KeyFile(key),
+            Secret::Password(password) => Holder::Password(password),
+            Secret::Recipient(key) => Holder::Recipient(key),
+        }
+    }
+}
+
+pub(super) fn signer_entry(bundle: &Bundle, key: &NewKey, slot: SlotId, kind: SlotKind, added: Timestamp) -> Signer {
+    Signer {
+        id: Signing::from_seed(&bundle.signer_seed).id(),
+        role: bundle.role,
+        label: key.label.clone(),
+        slot,
+        kind,
+        added,
+        removed: None,
+    }
+}
+
+/// Slots are sealed by themselves; the object adds header and hash.
+pub(super) fn write_slot(
+    store: &dyn Store,
+    names: &TenantNames,
+    cipher: Cipher,
+    id: &SlotId,
+    slot: &Slot,
+) -> Result<()> {
+    let mut object = Header { object: ObjectType::Slot, cipher }.encode().to_vec();
+    object.extend_from_slice(&slot.encode());
+    header::close(&mut object);
+    match store.create(&names.slot(id), object.into()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.fault == StoreFault::Exists => Err(Error::Exists { what: format!("a slot for this key ({id})") }),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Reads a slot; `None` if there is none of this name.
+pub(super) fn read_slot(store: &dyn Store, names: &TenantNames, id: &SlotId) -> Result<Option<Slot>> {
+    let name = names.slot(id);
+    let bytes = match store.read(&name, limits::RECORD_MAX) {
+        Ok(bytes) => bytes,
+        Err(e) if e.fault == StoreFault::NotFound => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    if Header::decode(&bytes, &name)?.object != ObjectType::Slot {
+        return Err(Error::damaged(name, "it is no slot"));
+    }
+    let body = header::opened(&bytes).map_err(|e| e.of(&*name))?;
+    Slot::decode(body.get(header::HEADER_LEN..).unwrap_or_default()).map(Some).map_err(|e| e.of(name))
+}
+
+/// The slots that there are, and the newest version of the list of signers (0 for none).
+pub(super) fn list_keys(store: &dyn Store, names: &TenantNames) -> Result<(Vec<SlotId>, u64)> {
+    let (mut slots, mut newest) = (Vec::new(), 0);
+    for object in store.list(&names.keys())? {
+        let name = last_part(&object.name);
+        if let Some(version) = name.strip_prefix("signers.") {
+            newest = newest.max(version.parse().unwrap_or(0));
+        } else if let Ok(slot) = name.parse() {
+            slots.push(slot);
+        }
+    }
+    if slots.len() > limits::SLOTS_MAX {
+        return Err(Error::damaged(names.keys(), format!("{} slots, more than anyone has", slots.len())));
+    }
+    Ok((slots, newest))
+}
+
+/// Publishes a version of the list; the tenant's own key signs.
+pub(super) fn write_signers(
+    store: &dyn Store,
+    names: &TenantNames,
+    cipher: Cipher,
+    realm: &Realm<'_>,
+    signing: &Signing,
+    list: &SignerList,
+) -> Result<()> {
+    let name = names.signers(list.version);
+    let header = Header { object: ObjectType::Signers, cipher };
+    let object = realm.seal_shared(header, Some(&name), signing, &list.encode())?;
+    match store.create(&name, object.into()) {
+        Ok(()) => Ok(()),
+        Err(e) if e.fault == StoreFault::Exists => Err(Error::Busy { what: "the list of signers".into() }),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Reads a version of the list; only the tenant's own signature counts.
+pub(super) fn read_signers(
+    store: &dyn Store,
+    names: &TenantNames,
+    realm: &Realm<'_>,
+    tenant: SignerId,
+    version: u64,
+) -> Result<SignerList> {
+    let name = names.signers(version);
+    let bytes = store.read(&name, limits::LIST_RECORD_MAX)?;
+    let opened = realm.open_shared(ObjectType::Signers, Some(&name), &name, &bytes)?;
+    if opened.signer != tenant {
+        return Err(Error::damaged(name, "the tenant's key did not sign it"));
+    }
+    let list = SignerList::decode(&opened.payload).map_err(|e| e.of(&*name))?;
+    if list.version != version {
+        return Err(Error::damaged(name, "it is another version than its name says"));
+    }
+    Ok(list)
+}
+
+impl Repository {
+    /// Admits a key.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key, [`Error::Exists`] if the key has a slot already,
+    /// [`Error::Busy`] if somebody changed the signers meanwhile.
+    pub fn add_key(&mut self, key: &NewKey) -> Result<Signer> {
+        let signing = self.tenant_signing("admit keys")?;
+        let full = self.full.as_ref();
+        let secret = |which: fn(&super::FullKeys) -> [u8; 32]| match key.role {
+            Role::Full => full.map(which),
+            Role::Writer => None,
+        };
+        let bundle = Bundle {
+            role: key.role,
+            tenant: self.tenant,
+            id_key: *self.id_key,
+            tenant_verifying: self.tenant_verifying.0,
+            signer_seed: random::bytes()?,
+            private_key: secret(|f| *f.private_bytes),
+            tenant_seed: secret(|f| *f.tenant_seed),
+        };
+        let (slot_id, slot) = slot::seal(&key.holder(), &bundle)?;
+        let listed = self.signers.signers.iter().any(|s| s.slot == slot_id && s.removed.is_none());
+        if !listed && read_slot(&*self.store, &self.names, &slot_id)?.is_some() {
+            // Left by an admission that was interrupted: nothing counts what it signs.
+            self.store.delete(&self.names.slot(&slot_id))?;
+        }
+        write_slot(&*self.store, &self.names, self.cipher, &slot_id, &slot)?;
+        let signer = signer_entry(&bundle, key, slot_id, slot.kind, self.clock.now());
+        let mut list = self.signers.clone();
+        list.version += 1;
+        list.signers.push(signer.clone());
+        write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list)?;
+        self.signers = list;
+        Ok(signer)
+    }
+
+    /// Removes the key whose slot, signer or label begins with `which`. What it signed stays readable.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key, [`Error::NotFound`], and [`Error::Invalid`] for the
+    /// last full key.
+    pub fn remove_key(&mut self, which: &str) -> Result<Signer> {
+        let signing = self.tenant_signing("remove keys")?;
+        let present: Vec<&Signer> = self.signers.signers.iter().filter(|s| s.removed.is_none()).collect();
+        let matches: Vec<&&Signer> = present
+            .iter()
+            .filter(|s| {
+                s.label == which
+                    || which.len() >= 4
+                        && (s.slot.to_string().starts_with(which) || s.id.to_string().starts_with(which))
+            })
+            .collect();
+        let id = match matches[..] {
+            [one] => one.id,
+            [] => return Err(Error::NotFound(format!("no key is called {which}, nor begins with it (4 digits at least)"))),
+            _ => return Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
+        };
+        let full = present.iter().filter(|s| s.role == Role::Full).count();
+        if full == 1 && present.iter().any(|s| s.id == id && s.role == Role::Full) {
+            return Err(Error::Invalid("this is the tenant's last full key: without it nothing can be restored".into()));
+        }
+        let mut list = self.signers.clone();
+        list.version += 1;
+        let mut removed = None;
+        for signer in list.signers.iter_mut().filter(|s| s.id == id) {
+            signer.removed = Some(self.clock.now());
+            removed = Some(signer.clone());
+        }
+        let removed = removed.ok_or_else(|| Error::NotFound(format!("no key is called {which}")))?;
+        write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list)?;
+        match self.store.delete(&self.names.slot(&removed.slot)) {
+            Err(e) if e.fault != StoreFault::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        self.signers = list;
+        Ok(removed)
+    }
+}

@@ -1,0 +1,113 @@
+//! The folder of local state: the index, what files looked like, and what this
+//! machine has seen of the tenant, so that an older state is recognised.
+//! Losing it costs time, never data.
+
+use crate::error::{Error, Result};
+use crate::id::{RepositoryId, SignerId, TenantId};
+use serde::{Deserialize, Serialize};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+const SEEN: &str = "seen.json";
+
+/// Where local state of one tenant lies.
+#[derive(Debug, Clone)]
+pub struct LocalFolder(Option<PathBuf>);
+
+/// What this machine has seen of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    /// The tenant's verifying key: another one under the same id is a forgery.
+    pub verifying: String,
+    /// The newest version of the list of signers.
+    pub signers: u64,
+}
+
+fn local(path: &Path, e: &std::io::Error) -> Error {
+    Error::Local { path: path.to_path_buf(), why: e.to_string() }
+}
+
+impl LocalFolder {
+    /// The tenant's folder below `root`, made if it is missing; with no root, nothing is kept.
+    ///
+    /// # Errors
+    /// [`Error::Local`] where the folder cannot be made.
+    pub fn new(root: Option<&Path>, repository: RepositoryId, tenant: TenantId) -> Result<Self> {
+        let Some(root) = root else { return Ok(Self(None)) };
+        let folder = root.join(repository.to_string()).join(tenant.to_string());
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| local(&folder, &e))?;
+        Ok(Self(Some(folder)))
+    }
+
+    /// The folder, if anything is kept.
+    pub fn path(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+
+    /// Checks what is seen now against what was seen before, and remembers it.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if the store shows another tenant or an older list of signers.
+    pub(super) fn check_seen(&self, tenant: &str, verifying: SignerId, signers: u64) -> Result<()> {
+        let Some(folder) = self.path() else { return Ok(()) };
+        let path = folder.join(SEEN);
+        let now = Seen { verifying: verifying.to_string(), signers };
+        let before: Option<Seen> = match std::fs::read(&path) {
+            // A record that does not read is one that was lost.
+            Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(local(&path, &e)),
+        };
+        if let Some(before) = &before {
+            if before.verifying != now.verifying {
+                return Err(Error::damaged(
+                    format!("tenant {tenant}"),
+                    format!(
+                        "its signing key is not the one that this machine knows; if the tenant was really made anew, remove {}",
+                        path.display()
+                    ),
+                ));
+            }
+            if before.signers > now.signers {
+                return Err(Error::damaged(
+                    format!("tenant {tenant}"),
+                    format!(
+                        "the store shows an older list of signers ({}) than this machine has seen ({}): a rollback",
+                        now.signers, before.signers
+                    ),
+                ));
+            }
+        }
+        if before.as_ref() != Some(&now) {
+            write_replacing(&path, &serde_json::to_vec(&now).unwrap_or_default()).map_err(|e| local(&path, &e))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_replacing(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let new = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_and_a_forgery_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::new(Some(root.path()), RepositoryId([1; 16]), TenantId([2; 16])).unwrap();
+        folder.check_seen("t", SignerId([1; 32]), 3).unwrap();
+        folder.check_seen("t", SignerId([1; 32]), 4).unwrap();
+        assert!(folder.check_seen("t", SignerId([1; 32]), 3).unwrap_err().to_string().contains("rollback"));
+        assert!(folder.check_seen("t", SignerId([2; 32]), 4).is_err());
+        std::fs::write(folder.path().unwrap().join(SEEN), b"rubbish").unwrap();
+        folder.check_seen("t", SignerId([1; 32]), 3).unwrap();
+        LocalFolder(None).check_seen("t", SignerId([1; 32]), 1).unwrap();
+    }
+}

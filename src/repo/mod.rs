@@ -1,0 +1,193 @@
+//! A repository that is open for one tenant: its keys, its index, its signers,
+//! and the order in which things are written. Verbs take a [`Repository`];
+//! none of them seals, signs or names an object by itself.
+
+mod blobs;
+mod create;
+mod keys;
+mod local;
+mod open;
+mod session;
+mod snapshots;
+mod sync;
+mod writer;
+
+pub use blobs::FrameCache;
+pub use create::{NewTenant, add_tenant, init, repository_id, tenants};
+pub use keys::{NewKey, Secret};
+pub use local::LocalFolder;
+pub use open::Access;
+pub use session::{Counting, Session};
+pub use snapshots::SnapshotObject;
+pub use writer::{Lane, Stored, Writer, WriterState, WriterTotals};
+
+use crate::chunker::Chunker;
+use crate::clock::Clock;
+use crate::crypto::aead::KeyBytes;
+use crate::crypto::derive::IdKeys;
+use crate::crypto::envelope::Realm;
+use crate::crypto::hpke::{PrivateKey, PublicKey};
+use crate::crypto::sign::Signing;
+use crate::error::{Error, Result};
+use crate::format::header::{Cipher, Header, ObjectType};
+use crate::format::key::{Role, SignerList};
+use crate::format::names::TenantNames;
+use crate::id::{RepositoryId, SignerId, TenantId};
+use crate::index::Index;
+use crate::store::Store;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What only a full key holds.
+struct FullKeys {
+    private: PrivateKey,
+    tenant_signing: Signing,
+    /// Kept so that a full key can admit another.
+    private_bytes: KeyBytes,
+    tenant_seed: KeyBytes,
+}
+
+/// A repository, open for one tenant.
+pub struct Repository {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    id: RepositoryId,
+    names: TenantNames,
+    tenant: TenantId,
+    tenant_verifying: SignerId,
+    cipher: Cipher,
+    keys: IdKeys,
+    public: PublicKey,
+    full: Option<FullKeys>,
+    signing: Signing,
+    signers: SignerList,
+    index: Index,
+    local: LocalFolder,
+    chunker: Chunker,
+    frames: FrameCache,
+    /// Kept so that keys can be admitted.
+    id_key: KeyBytes,
+}
+
+impl Repository {
+    /// The repository's id.
+    pub fn id(&self) -> RepositoryId {
+        self.id
+    }
+
+    /// The tenant's id.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The tenant's name.
+    pub fn tenant_name(&self) -> &str {
+        self.names.name()
+    }
+
+    /// The names of the tenant's objects.
+    pub fn names(&self) -> &TenantNames {
+        &self.names
+    }
+
+    /// What the key in use may do.
+    pub fn role(&self) -> Role {
+        if self.full.is_some() { Role::Full } else { Role::Writer }
+    }
+
+    /// The cipher of new objects.
+    pub fn cipher(&self) -> Cipher {
+        self.cipher
+    }
+
+    /// Where the repository lies.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// The index on this machine.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// The keys that every key of the tenant derives.
+    pub fn id_keys(&self) -> &IdKeys {
+        &self.keys
+    }
+
+    /// The tenant's chunker.
+    pub fn chunker(&self) -> &Chunker {
+        &self.chunker
+    }
+
+    /// The folder for local state.
+    pub fn local(&self) -> &LocalFolder {
+        &self.local
+    }
+
+    /// The public half of the key in use.
+    pub fn signer(&self) -> SignerId {
+        self.signing.id()
+    }
+
+    /// The tenant's fingerprint: who knows it can tell this tenant from a forged one.
+    pub fn fingerprint(&self) -> SignerId {
+        self.tenant_verifying
+    }
+
+    /// The list of signers, as it was when the repository was opened.
+    pub fn signers(&self) -> &SignerList {
+        &self.signers
+    }
+
+    /// The tenant, as envelopes need it.
+    pub fn realm(&self) -> Realm<'_> {
+        Realm { tenant: self.tenant, keys: &self.keys }
+    }
+
+    fn header(&self, object: ObjectType) -> Header {
+        Header { object, cipher: self.cipher }
+    }
+
+    /// The tenant's private key.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key.
+    pub fn private_key(&self) -> Result<&PrivateKey> {
+        self.full.as_ref().map(|f| &f.private).ok_or(Error::NotAllowed { what: "read what was stored" })
+    }
+
+    fn tenant_signing(&self, what: &'static str) -> Result<&Signing> {
+        self.full.as_ref().map(|f| &f.tenant_signing).ok_or(Error::NotAllowed { what })
+    }
+
+    /// True if records by this signer are read at all: the tenant's own key, or anyone admitted.
+    pub fn is_admitted(&self, signer: &SignerId) -> bool {
+        *signer == self.tenant_verifying || self.signers.signers.iter().any(|s| s.id == *signer)
+    }
+
+    /// True if this signer's word counts as a full key's.
+    pub fn is_full(&self, signer: &SignerId) -> bool {
+        *signer == self.tenant_verifying
+            || self.signers.signers.iter().any(|s| s.id == *signer && s.role == Role::Full && s.removed.is_none())
+    }
+
+    /// The label of a signer, for people.
+    pub fn signer_label(&self, signer: &SignerId) -> String {
+        match self.signers.signers.iter().find(|s| s.id == *signer) {
+            Some(s) if !s.label.is_empty() => s.label.clone(),
+            _ => signer.short(),
+        }
+    }
+
+    /// All signers whose word counts as a full key's.
+    fn full_signers(&self) -> HashSet<SignerId> {
+        let admitted = self.signers.signers.iter().map(|s| s.id).filter(|id| self.is_full(id));
+        admitted.chain([self.tenant_verifying]).collect()
+    }
+}

@@ -1,0 +1,287 @@
+//! A running backup, and the order that keeps it safe beside a prune.
+//!
+//! 1. The session's object is created, and the answer awaited. Only then are
+//!    plans listed, and the newest in force is noted in the session's object.
+//! 2. Only then is the index read, and after it the packs are listed.
+//! 3. A copy counts only if a key that may vouch for it did, its pack is listed,
+//!    and no plan in force condemns the pack.
+//! 4. Packs, then index objects, then the snapshot: creating it is the commit.
+//!
+//! A prune that gives the session up creates the snapshot's name itself, so
+//! exactly one of the two succeeds. What a crash leaves: after 1 a session
+//! object, which a prune removes; after packs, packs that nothing names; after
+//! index objects, blobs that the next run finds and does not send again.
+
+use super::{Repository, snapshots::SnapshotObject};
+use crate::crypto::random;
+use crate::error::{Error, Result, StoreError, StoreFault};
+use crate::format::header::ObjectType;
+use crate::format::manifest::Manifest;
+use crate::format::names::last_part;
+use crate::format::records::{Plan, SessionRecord};
+use crate::id::{PackName, SnapshotId};
+use crate::index::{EntryNumber, PackMap, Place};
+use crate::limits;
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// How often a commit whose answer was lost is sent again.
+const COMMIT_TRIES: usize = 3;
+
+/// Which copies count as stored.
+#[derive(Debug, Default)]
+pub struct Counting {
+    /// Entries that were in the index when the session began and do not count.
+    excluded: HashSet<EntryNumber>,
+    /// The plan in force, if any.
+    plan: Option<Plan>,
+    /// A plan is in force that cannot be read: nothing that was there before counts.
+    distrust: bool,
+    /// Packs that counted entries name and the store does not list.
+    missing: HashSet<PackName>,
+}
+
+impl Counting {
+    /// True if the copy counts as stored, for deduplication.
+    pub fn counts(&self, pack: &PackMap, place: &Place) -> bool {
+        // A delta counts only if its bases do; until deltas are written none is relied on.
+        let plain = pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0);
+        plain && !self.excluded.contains(&pack.number)
+    }
+
+    /// True if what a snapshot holds may be taken unread.
+    pub fn trusts(&self, snapshot: &SnapshotId) -> bool {
+        let seen = self.plan.as_ref().is_none_or(|plan| plan.seen.contains(snapshot));
+        seen && !self.distrust && self.missing.is_empty()
+    }
+
+    /// Packs that the index names and the store does not list.
+    pub fn missing(&self) -> &HashSet<PackName> {
+        &self.missing
+    }
+}
+
+/// A running backup.
+pub struct Session<'r> {
+    repo: &'r Repository,
+    id: SnapshotId,
+    record: Mutex<(SessionRecord, Duration)>,
+    counting: Counting,
+    warnings: Vec<String>,
+}
+
+impl<'r> Session<'r> {
+    /// Announces a backup, reads the index, and finds out what counts as stored.
+    ///
+    /// # Errors
+    /// The store's; [`Error::Invalid`] if this key's signatures are not admitted.
+    pub fn begin(repo: &'r Repository, host: &str) -> Result<Self> {
+        let admitted = repo.signers.signers.iter().any(|s| s.id == repo.signing.id() && s.removed.is_none());
+        if !admitted {
+            return Err(Error::Invalid(
+                "this key is not among the tenant's signers: it was removed, or its admission was interrupted; admit it again".into(),
+            ));
+        }
+        let record = SessionRecord {
+            owner: random::bytes()?,
+            started: repo.clock.now(),
+            host: host.to_owned(),
+            pid: std::process::id(),
+            seen: 0,
+            renewed: 0,
+        };
+        let mut session = Self {
+            repo,
+            id: SnapshotId(random::bytes()?),
+            record: Mutex::new((record, repo.clock.elapsed())),
+            counting: Counting::default(),
+            warnings: Vec::new(),
+        };
+        let bytes = session.sealed(&session.lock().0)?;
+        repo.store.create(&repo.names.session(&session.id), bytes.into())?;
+        match session.settle() {
+            Ok(()) => Ok(session),
+            Err(e) => {
+                session.end_quietly();
+                Err(e)
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.counting.plan = self.plan_in_force()?;
+        if let Some(plan) = &self.counting.plan {
+            let bytes = {
+                let mut record = self.lock();
+                record.0.seen = plan.number;
+                self.sealed(&record.0)?
+            };
+            self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
+        }
+        self.warnings.extend(self.repo.sync_index()?);
+        let listed: HashSet<PackName> = self.repo.list_packs()?.into_iter().map(|(name, _)| name).collect();
+        self.count(&listed)
+    }
+
+    fn count(&mut self, listed: &HashSet<PackName>) -> Result<()> {
+        let repo = self.repo;
+        let vouched = repo.index.vouched(&repo.full_signers())?;
+        let condemned: HashSet<PackName> =
+            self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect();
+        for pack in repo.index.packs()? {
+            let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
+            if word && !listed.contains(&pack.name) {
+                self.counting.missing.insert(pack.name);
+            }
+            if self.counting.distrust || !word || !listed.contains(&pack.name) || condemned.contains(&pack.name) {
+                self.counting.excluded.insert(pack.number);
+            }
+        }
+        if !self.counting.missing.is_empty() {
+            self.warnings.push(format!(
+                "{} packs that the index names are not in the store; everything is read again, and what they held is stored again",
+                self.counting.missing.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The newest plan, if it is still in force and a full key signed it.
+    fn plan_in_force(&mut self) -> Result<Option<Plan>> {
+        let repo = self.repo;
+        let listed = repo.store.list(&repo.names.plans())?;
+        let Some(number) = listed.iter().filter_map(|o| last_part(&o.name).parse::<u64>().ok()).max() else {
+            return Ok(None);
+        };
+        let name = repo.names.plan(number);
+        let read = || {
+            let bytes = repo.store.read(&name, limits::LIST_RECORD_MAX)?;
+            let opened = repo.realm().open_shared(ObjectType::Plan, Some(&name), &name, &bytes)?;
+            let plan = Plan::decode(&opened.payload).map_err(|e| e.of(&*name))?;
+            Ok((opened.signer, plan))
+        };
+        match read() {
+            Ok((signer, plan)) if repo.is_full(&signer) && plan.number == number => {
+                Ok((!plan.done).then_some(plan))
+            }
+            Ok(_) => {
+                self.warnings.push(format!("{name} was not signed by a full key: it does not count"));
+                Ok(None)
+            }
+            Err(e @ Error::Damaged { .. }) => {
+                self.warnings.push(format!("{e}; everything is stored again, to be safe from what it may delete"));
+                self.counting.distrust = true;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (SessionRecord, Duration)> {
+        self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn sealed(&self, record: &SessionRecord) -> Result<Vec<u8>> {
+        let repo = self.repo;
+        let name = repo.names.session(&self.id);
+        repo.realm().seal_shared(repo.header(ObjectType::Session), Some(&name), &repo.signing, &record.encode())
+    }
+
+    /// The name of the snapshot that this session will create.
+    pub fn id(&self) -> SnapshotId {
+        self.id
+    }
+
+    /// What counts as stored.
+    pub fn counting(&self) -> &Counting {
+        &self.counting
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &'r Repository {
+        self.repo
+    }
+
+    /// What was wrong and did not stop the session; each is told once.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Shows that the session lives, if that is due.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn renew_if_due(&self) -> Result<()> {
+        let bytes = {
+            let mut record = self.lock();
+            let now = self.repo.clock.elapsed();
+            if now.saturating_sub(record.1) < Duration::from_secs(limits::SESSION_RENEW_SECONDS) {
+                return Ok(());
+            }
+            record.1 = now;
+            record.0.renewed += 1;
+            self.sealed(&record.0)?
+        };
+        self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
+        Ok(())
+    }
+
+    /// Creates the snapshot: after this it exists, before it does not.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if a prune gave the session up, or the store's.
+    pub fn commit(self, manifest: &Manifest) -> Result<SnapshotId> {
+        let repo = self.repo;
+        let name = repo.names.snapshot(&self.id);
+        let header = repo.header(ObjectType::Snapshot);
+        let object =
+            bytes::Bytes::from(repo.realm().seal_private(header, &name, &repo.signing, &repo.public, &manifest.encode())?);
+        if object.len() as u64 > limits::MANIFEST_MAX {
+            self.end_quietly();
+            return Err(Error::Invalid("the snapshot has more paths and tags than a manifest holds".into()));
+        }
+        let mut answer = Ok(());
+        for _ in 0..COMMIT_TRIES {
+            answer = repo.store.create(&name, object.clone());
+            match &answer {
+                Err(StoreError { fault: StoreFault::Unavailable, .. }) => {}
+                _ => break,
+            }
+        }
+        if matches!(&answer, Err(e) if e.fault == StoreFault::Exists) {
+            // Ours, if an answer was lost on the way; a tombstone, if a prune was faster.
+            if repo.store.read(&name, limits::MANIFEST_MAX)? != object {
+                return Err(Error::Fenced { session: self.id.to_string() });
+            }
+            answer = Ok(());
+        }
+        // Without an answer the snapshot may exist: the session's object must stay for a prune to see.
+        answer?;
+        self.end_quietly();
+        Ok(self.id)
+    }
+
+    /// Gives the backup up: nothing of it counts.
+    pub fn abandon(self) {
+        self.end_quietly();
+    }
+
+    /// A session's object that stays behind is removed by a prune; failing to delete it harms nothing.
+    fn end_quietly(&self) {
+        if let Err(e) = self.repo.store.delete(&self.repo.names.session(&self.id)) {
+            tracing::debug!("session {} stays behind: {e}", self.id);
+        }
+    }
+}
+
+/// True if the object is a snapshot and not a tombstone.
+impl SnapshotObject {
+    /// The manifest, if it is one.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Manifest(manifest, _) => Some(manifest),
+            Self::Tombstone(_) => None,
+        }
+    }
+}

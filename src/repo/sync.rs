@@ -1,0 +1,109 @@
+//! Bringing the index on this machine up to what the store holds.
+
+use super::Repository;
+use crate::error::{Error, Malformed, Result};
+use crate::format::header::ObjectType;
+use crate::format::index::IndexObject;
+use crate::format::names::last_part;
+use crate::id::{IndexName, PackName, SignerId};
+use crate::limits;
+use std::collections::HashSet;
+
+impl Repository {
+    /// Takes in index objects that are new, drops those that are gone, and returns what could not
+    /// be read, in words: whatever such an object alone knew is missing until it is mended.
+    ///
+    /// # Errors
+    /// The store's, and [`Error::Damaged`] if the store lists no index at all where there was one.
+    pub fn sync_index(&self) -> Result<Vec<String>> {
+        let listed = self.store.list(&self.names.indexes())?;
+        let mut names = HashSet::with_capacity(listed.len());
+        let mut problems = Vec::new();
+        for object in &listed {
+            match last_part(&object.name).parse::<IndexName>() {
+                Ok(name) => {
+                    names.insert(name);
+                }
+                Err(_) => problems.push(format!("{} is no index object's name", object.name)),
+            }
+        }
+        let known = self.index.objects()?;
+        if names.is_empty() && !known.is_empty() && !self.store.list(&self.names.snapshots())?.is_empty() {
+            return Err(Error::damaged(
+                self.names.indexes(),
+                format!("the store lists no index objects, this machine has seen {}", known.len()),
+            ));
+        }
+        let gone: Vec<IndexName> = known.iter().map(|k| k.name).filter(|name| !names.contains(name)).collect();
+        if !gone.is_empty() {
+            self.index.remove(&gone)?;
+        }
+        for known in &known {
+            names.remove(&known.name);
+        }
+        let mut superseded = Vec::new();
+        for name in names {
+            match self.read_index(&name) {
+                Ok((signer, object)) => {
+                    if self.is_full(&signer) {
+                        superseded.extend_from_slice(&object.supersedes);
+                    }
+                    self.index.add(&name, &signer, &object)?;
+                }
+                Err(e) if e.is_damage() => problems.push(e.to_string()),
+                Err(e) => return Err(e),
+            }
+        }
+        if !superseded.is_empty() {
+            self.index.remove(&superseded)?;
+        }
+        Ok(problems)
+    }
+
+    /// Reads and checks one index object.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not what an admitted signer wrote.
+    pub fn read_index(&self, name: &IndexName) -> Result<(SignerId, IndexObject)> {
+        let label = self.names.index(name);
+        let bytes = self.store.read(&label, limits::INDEX_OBJECT_MAX)?;
+        if bytes.last_chunk() != Some(&name.0) {
+            return Err(Error::damaged(label, "it is another object, under this one's name"));
+        }
+        let opened = self.realm().open_shared(ObjectType::Index, None, &label, &bytes)?;
+        if !self.is_admitted(&opened.signer) {
+            return Err(Error::damaged(label, format!("signed by {}, who was never admitted", opened.signer.short())));
+        }
+        let object = decode_payload(&opened.payload).map_err(|e| e.of(&*label))?;
+        Ok((opened.signer, object))
+    }
+
+    /// Seals, names and publishes an index object, and takes it into the local index.
+    pub(super) fn publish_index(&self, object: &IndexObject) -> Result<IndexName> {
+        let payload = zstd::bulk::compress(&object.encode(), 3)
+            .map_err(|e| Error::Invalid(format!("zstd failed on an index object: {e}")))?;
+        let header = self.header(ObjectType::Index);
+        let bytes = self.realm().seal_shared(header, None, &self.signing, &payload)?;
+        let name = bytes.last_chunk().map(|hash| IndexName(*hash));
+        let name = name.ok_or_else(|| Error::Invalid("an index object without a hash".into()))?;
+        self.store.create(&self.names.index(&name), bytes.into())?;
+        self.index.add(&name, &self.signing.id(), object)?;
+        Ok(name)
+    }
+
+    /// The packs that the store lists, with their sizes.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn list_packs(&self) -> Result<Vec<(PackName, u64)>> {
+        let listed = self.store.list(&self.names.packs())?;
+        Ok(listed.iter().filter_map(|o| last_part(&o.name).parse().ok().map(|name| (name, o.size))).collect())
+    }
+}
+
+fn decode_payload(payload: &[u8]) -> Result<IndexObject, Malformed> {
+    let plain = zstd::bulk::Decompressor::upper_bound(payload).unwrap_or(limits::INDEX_PLAIN_MAX);
+    let plain = zstd::bulk::decompress(payload, plain.min(limits::INDEX_PLAIN_MAX))
+        .map_err(|e| Malformed(format!("does not decompress: {e}")))?;
+    IndexObject::decode(&plain)
+}

@@ -1,0 +1,271 @@
+//! Writing a round: frames are fetched pack by pack, in the order of their
+//! bytes, decoded once each on every core, and their blobs hashed and written.
+
+use super::plan::{PlannedFile, Round, Write, Written};
+use super::run::ends_all;
+use super::target::{Owners, apply_to_file};
+use crate::error::{Error, Result};
+use crate::format::pack::BlobKind;
+use crate::index::PackMap;
+use crate::limits;
+use crate::monitor::{Event, Monitor};
+use crate::pack::Decompressor;
+use crate::repo::Repository;
+use crossbeam_channel::{Receiver, bounded};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Files that stay open between two writes.
+const OPEN_MAX: usize = 256;
+
+/// Writes whose frames lie close together in one pack: one request.
+struct Job<'w> {
+    pack: Arc<PackMap>,
+    writes: &'w [Write],
+}
+
+/// Writes everything that a round has planned, and finishes its files.
+///
+/// # Errors
+/// The store's, a full disk, [`Error::Interrupted`].
+pub(super) fn write(
+    repo: &Repository,
+    round: &mut Round,
+    owners: &Owners,
+    monitor: &dyn Monitor,
+) -> Result<Written> {
+    round.writes.sort_unstable_by_key(|w| (w.frame, w.at));
+    let shared = Shared {
+        repo,
+        files: &round.files,
+        owners,
+        monitor,
+        open: AtomicUsize::new(0),
+        written: Mutex::new(Written::default()),
+    };
+    // Files that are right already, or hold nothing but holes, have no write to finish them.
+    for file in round.files.iter().filter(|f| f.waiting.load(Ordering::Relaxed) == 0) {
+        shared.or_failed(file, shared.finish(file))?;
+    }
+    let threads = thread::available_parallelism().map_or(2, usize::from);
+    let outcome = thread::scope(|scope| {
+        let (tx, rx) = bounded::<Job<'_>>(1);
+        let mut workers = Vec::new();
+        for _ in 0..threads {
+            let (rx, shared) = (rx.clone(), &shared);
+            workers.push(scope.spawn(move || shared.work(&rx)));
+        }
+        drop(rx);
+        let fed = feed(repo, &round.writes, |job| tx.send(job).is_ok());
+        drop(tx);
+        let mut outcome = fed;
+        for worker in workers {
+            let ended = worker.join().unwrap_or_else(|_| Err(Error::Invalid("a restoring thread panicked".into())));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    });
+    outcome?;
+    Ok(shared.written.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Divides the writes into jobs: one pack, and no more bytes than one request should fetch.
+fn feed<'w>(repo: &Repository, writes: &'w [Write], mut send: impl FnMut(Job<'w>) -> bool) -> Result<()> {
+    let mut rest = writes;
+    while let Some(first) = rest.first() {
+        let pack = repo.index().pack(first.frame.0)?;
+        let begin = pack.frame(first.frame.1).map_or(0, |(at, _)| at);
+        let fits = |w: &Write| {
+            w.frame.0 == first.frame.0
+                && pack
+                    .frame(w.frame.1)
+                    .is_none_or(|(at, frame)| at + u64::from(frame.stored) - begin <= limits::FETCH_MAX as u64)
+        };
+        let end = rest.iter().position(|w| !fits(w)).unwrap_or(rest.len()).max(1);
+        let (now, later) = rest.split_at(end);
+        rest = later;
+        if !send(Job { pack, writes: now }) {
+            // A worker failed, and tells why.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+struct Shared<'r> {
+    repo: &'r Repository,
+    files: &'r [PlannedFile],
+    owners: &'r Owners,
+    monitor: &'r dyn Monitor,
+    open: AtomicUsize,
+    written: Mutex<Written>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared<'_> {
+    fn work(&self, jobs: &Receiver<Job<'_>>) -> Result<()> {
+        let mut decompressor = Decompressor::new()?;
+        for job in jobs {
+            if self.monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            self.job(&job, &mut decompressor)?;
+        }
+        Ok(())
+    }
+
+    fn job(&self, job: &Job<'_>, decompressor: &mut Decompressor) -> Result<()> {
+        let fetched = self.fetch(job);
+        let (mut bytes, base, key) = match fetched {
+            Ok(fetched) => fetched,
+            // The pack is damaged or gone: each blob may still have another copy.
+            Err(e) if e.is_damage() => return self.one_by_one(job.writes),
+            Err(e) => return Err(e),
+        };
+        for writes in job.writes.chunk_by(|a, b| a.frame == b.frame) {
+            let Some(first) = writes.first() else { continue };
+            let number = first.frame.1;
+            let Some((at, frame)) = job.pack.frame(number) else { continue };
+            let start = (at - base) as usize;
+            let sealed = bytes.get_mut(start..start + frame.stored as usize).unwrap_or_default();
+            match key.frame(number.into(), frame, sealed, decompressor) {
+                Ok(plain) => self.place(writes, plain)?,
+                Err(_) => self.one_by_one(writes)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, job: &Job<'_>) -> Result<(Vec<u8>, u64, Arc<crate::pack::PackKey>)> {
+        let object = self.repo.names().pack(&job.pack.name);
+        let key = self.repo.pack_key(&job.pack)?;
+        let span = |w: Option<&Write>| w.and_then(|w| job.pack.frame(w.frame.1));
+        let (Some((begin, _)), Some((last, frame))) = (span(job.writes.first()), span(job.writes.last())) else {
+            return Err(Error::damaged(object, "it has no such frame"));
+        };
+        let len = (last + u64::from(frame.stored)).saturating_sub(begin) as usize;
+        let bytes = self.repo.store().read_range(&object, begin, len)?;
+        Ok((bytes.into(), begin, key))
+    }
+
+    /// Writes blobs of one frame; each is hashed before it is believed.
+    fn place(&self, writes: &[Write], plain: &[u8]) -> Result<()> {
+        for same in writes.chunk_by(|a, b| a.id == b.id) {
+            let Some(first) = same.first() else { continue };
+            let blob = plain.get(first.at as usize..(first.at as usize + first.len as usize)).unwrap_or_default();
+            if self.repo.id_keys().blob_id(BlobKind::Chunk, blob) == first.id {
+                same.iter().try_for_each(|write| self.put(write, blob))?;
+            } else {
+                self.one_by_one(same)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets each blob from whatever copy is right.
+    fn one_by_one(&self, writes: &[Write]) -> Result<()> {
+        for write in writes {
+            match self.repo.blob(BlobKind::Chunk, &write.id) {
+                Ok(blob) => self.put(write, &blob)?,
+                Err(e) if e.is_damage() => {
+                    let Some(file) = self.files.get(write.file as usize) else { continue };
+                    self.fail(file, &e.to_string());
+                    self.one_less(file)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, write: &Write, blob: &[u8]) -> Result<()> {
+        let Some(file) = self.files.get(write.file as usize) else { return Ok(()) };
+        if !file.failed.load(Ordering::Relaxed) {
+            let written = self.opened(file).and_then(|open| {
+                open.write_all_at(blob, write.offset).map_err(|source| target(file, source))
+            });
+            self.or_failed(file, written)?;
+        }
+        self.monitor.event(Event::Bytes(write.len.into()));
+        self.one_less(file)
+    }
+
+    /// The open file; it is created by whichever blob comes first.
+    fn opened(&self, file: &PlannedFile) -> Result<Arc<File>> {
+        let mut slot = lock(&file.file);
+        if let Some(open) = &*slot {
+            return Ok(Arc::clone(open));
+        }
+        // The slot's lock is held: exactly one blob creates the file.
+        let begun = file.existing || file.created.swap(true, Ordering::Relaxed);
+        let name = &file.node.name;
+        let open = Arc::new(if begun { file.folder.reopen(name)? } else { file.folder.create_file(name)? });
+        if self.open.load(Ordering::Relaxed) < OPEN_MAX {
+            self.open.fetch_add(1, Ordering::Relaxed);
+            *slot = Some(Arc::clone(&open));
+        }
+        Ok(open)
+    }
+
+    fn one_less(&self, file: &PlannedFile) -> Result<()> {
+        // Whoever comes last sees what all others have written: the counter orders them.
+        if file.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let finished = self.finish(file);
+            self.or_failed(file, finished)?;
+        }
+        Ok(())
+    }
+
+    /// Size, owner, mode, attributes, times; a file that failed is removed rather than left wrong.
+    fn finish(&self, file: &PlannedFile) -> Result<()> {
+        if file.failed.load(Ordering::Acquire) {
+            if lock(&file.file).take().is_some() {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+            }
+            return file.folder.remove(&file.node.name);
+        }
+        let open = self.opened(file)?;
+        if file.set_len {
+            open.set_len(file.node.size).map_err(|source| target(file, source))?;
+        }
+        let warnings = apply_to_file(&open, &file.node, self.owners);
+        if lock(&file.file).take().is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !warnings.is_empty() {
+            let path = file.folder.path_of(&file.node.name);
+            let mut written = lock(&self.written);
+            let room = limits::REPORT_MAX.saturating_sub(written.warnings.len());
+            written.warnings.extend(warnings.into_iter().take(room).map(|w| format!("{}: {w}", path.display())));
+        }
+        Ok(())
+    }
+
+    fn fail(&self, file: &PlannedFile, why: &str) {
+        if !file.failed.swap(true, Ordering::AcqRel) {
+            let path = file.folder.path_of(&file.node.name);
+            lock(&self.written).failed.push(format!("{}: {why}", path.display()));
+        }
+    }
+
+    /// One file's trouble does not stop the others; a full disk stops all.
+    fn or_failed(&self, file: &PlannedFile, result: Result<()>) -> Result<()> {
+        match result {
+            Err(Error::Target { source, .. }) if !ends_all(&source) => {
+                self.fail(file, &source.to_string());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+fn target(file: &PlannedFile, source: std::io::Error) -> Error {
+    Error::Target { path: file.folder.path_of(&file.node.name), source }
+}

@@ -1,0 +1,214 @@
+//! What one round of a restore will write: files, and for each frame of each
+//! pack the blobs that go from it to which places.
+
+use super::target::{Owners, TargetFolder, apply_to_file};
+use crate::error::{Error, Result};
+use crate::format::node::Node;
+use crate::format::pack::BlobKind;
+use crate::id::BlobId;
+use crate::index::{EntryNumber, Hint};
+use crate::limits;
+use crate::repo::Repository;
+use crate::snapshot::leaves;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+/// A blob's way: from a place in a frame to a place in a file.
+pub(super) struct Write {
+    /// The pack's entry, and the frame in it.
+    pub frame: (EntryNumber, u32),
+    /// Where it begins in the frame's plaintext.
+    pub at: u32,
+    /// Its length.
+    pub len: u32,
+    /// The file, by its place in the round.
+    pub file: u32,
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// The blob.
+    pub id: BlobId,
+}
+
+/// A file that is being written.
+pub(super) struct PlannedFile {
+    pub folder: Arc<TargetFolder>,
+    pub node: Node,
+    /// Writes that are still to come.
+    pub waiting: AtomicUsize,
+    /// Open while several writes follow one another.
+    pub file: Mutex<Option<Arc<File>>>,
+    /// It was there, and only what differs is written.
+    pub existing: bool,
+    /// It was created by this restore.
+    pub created: AtomicBool,
+    /// It has holes, or had another size.
+    pub set_len: bool,
+    pub failed: AtomicBool,
+}
+
+/// One round.
+#[derive(Default)]
+pub(super) struct Round {
+    pub files: Vec<PlannedFile>,
+    pub writes: Vec<Write>,
+    /// Folders that were opened.
+    pub folders: usize,
+    /// Names to link: folder, name, the first one's folder and name.
+    pub links: Vec<(Arc<TargetFolder>, Vec<u8>, Arc<TargetFolder>, Vec<u8>)>,
+    /// Folders whose entries are all planned, innermost first.
+    pub finished: Vec<(Arc<TargetFolder>, Node)>,
+    hint: Hint,
+}
+
+/// What a round left behind.
+#[derive(Default)]
+pub(super) struct Written {
+    pub failed: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Which extents of a file are right already.
+pub(super) struct Matching {
+    equal: Vec<bool>,
+    bytes: u64,
+    size: u64,
+}
+
+impl Matching {
+    /// True if nothing needs to be written.
+    pub fn is_whole(&self, file: &File, node: &Node) -> bool {
+        self.equal.iter().all(|e| *e) && file.metadata().is_ok_and(|m| m.len() == node.size)
+    }
+}
+
+/// Compares a file with what the snapshot has for it.
+///
+/// # Errors
+/// The store's, where content lists cannot be read.
+pub(super) fn matching(repo: &Repository, file: &File, node: &Node) -> Result<Matching> {
+    let mut found = Matching { equal: Vec::new(), bytes: 0, size: file.metadata().map_or(0, |m| m.len()) };
+    let (mut offset, mut buffer) = (0, Vec::new());
+    for extent in leaves(repo, &node.content) {
+        let extent = extent?;
+        let equal = match extent.id {
+            None => is_zero(file, offset, extent.len, &mut buffer),
+            Some(id) => {
+                let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
+                len <= limits::FRAME_PLAIN_MAX && {
+                    buffer.resize(len, 0);
+                    file.read_exact_at(&mut buffer, offset).is_ok()
+                        && repo.id_keys().blob_id(BlobKind::Chunk, &buffer) == id
+                }
+            }
+        };
+        found.equal.push(equal);
+        if equal {
+            found.bytes += extent.len;
+        }
+        offset += extent.len;
+    }
+    Ok(found)
+}
+
+/// True if a range holds nothing but zeros, or lies in a hole.
+fn is_zero(file: &File, mut at: u64, len: u64, buffer: &mut Vec<u8>) -> bool {
+    let end = at.saturating_add(len);
+    while at < end {
+        buffer.resize(usize::try_from(end - at).unwrap_or(usize::MAX).min(limits::FRAME_PLAIN_MAX), 0);
+        if file.read_exact_at(buffer, at).is_err() || buffer.iter().any(|b| *b != 0) {
+            return false;
+        }
+        at += buffer.len() as u64;
+    }
+    true
+}
+
+impl Round {
+    /// True once the round should be written before more is planned.
+    pub fn is_full(&self) -> bool {
+        self.writes.len() >= limits::RESTORE_BATCH_BLOBS
+            || self.folders >= limits::RESTORE_BATCH_DIRS
+            || self.files.len() >= limits::RESTORE_BATCH_BLOBS
+    }
+
+    /// Plans a file; returns how many of its bytes are there already.
+    pub fn add(
+        &mut self,
+        repo: &Repository,
+        folder: &Arc<TargetFolder>,
+        mut node: Node,
+        owners: &Owners,
+        warnings: &mut Vec<String>,
+    ) -> Result<u64> {
+        let content = std::mem::take(&mut node.content);
+        if content.is_empty() {
+            let file = folder.create_file(&node.name)?;
+            let path = folder.path_of(&node.name);
+            warnings.extend(apply_to_file(&file, &node, owners).into_iter().map(|w| format!("{}: {w}", path.display())));
+            return Ok(0);
+        }
+        node.content = content;
+        let existing = folder.open_existing(&node.name)?;
+        let matching = match &existing {
+            Some(file) => Some(matching(repo, file, &node)?),
+            None => None,
+        };
+        // Holes cannot be made in place: a file that has some is kept only if all of it is right.
+        let holes = node.content.level > 0 || node.content.extents.iter().any(|e| e.id.is_none());
+        let reuse = match (&existing, &matching) {
+            (Some(file), Some(m)) => !holes || m.is_whole(file, &node),
+            _ => false,
+        };
+        let content = std::mem::take(&mut node.content);
+        let (number, first) = (self.files.len() as u32, self.writes.len());
+        let (mut offset, mut has_holes) = (0, false);
+        for (at, extent) in leaves(repo, &content).enumerate() {
+            let extent = match extent {
+                Ok(extent) => extent,
+                Err(e) => {
+                    self.writes.truncate(first);
+                    return Err(e);
+                }
+            };
+            let right = reuse && matching.as_ref().is_some_and(|m| m.equal.get(at) == Some(&true));
+            match extent.id {
+                None => has_holes = true,
+                Some(_) if right => {}
+                Some(id) => match self.write(repo, id, number, offset, extent.len) {
+                    Ok(write) => self.writes.push(write),
+                    Err(e) => {
+                        self.writes.truncate(first);
+                        return Err(e);
+                    }
+                },
+            }
+            offset += extent.len;
+        }
+        let there = if reuse { matching.map_or((0, 0), |m| (m.bytes, m.size)) } else { (0, node.size) };
+        self.files.push(PlannedFile {
+            folder: Arc::clone(folder),
+            waiting: AtomicUsize::new(self.writes.len() - first),
+            file: Mutex::new(None),
+            existing: reuse,
+            created: AtomicBool::new(false),
+            set_len: has_holes || there.1 != node.size,
+            failed: AtomicBool::new(false),
+            node,
+        });
+        Ok(there.0)
+    }
+
+    fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {
+        let found = repo.index().find(&id, &mut self.hint, |pack, place| {
+            pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0)
+        })?;
+        let (pack, place) = found.ok_or_else(|| Error::Missing { object: format!("chunk {id}") })?;
+        if u64::from(place.len) != len {
+            return Err(Error::damaged(format!("chunk {id}"), "the index gives it another length"));
+        }
+        Ok(Write { frame: (pack.number, place.frame), at: place.at, len: place.len, file, offset, id })
+    }
+}

@@ -1,0 +1,125 @@
+//! Which snapshots there are, and which one a person means.
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::format::manifest::Manifest;
+use crate::id::{SignerId, SnapshotId};
+use crate::repo::{Repository, SnapshotObject};
+
+/// Digits that name a snapshot at the least.
+const PREFIX_MIN: usize = 4;
+
+/// A snapshot that was read.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What it says.
+    pub manifest: Manifest,
+    /// Who signed it.
+    pub signer: SignerId,
+}
+
+/// All snapshots of a tenant, oldest first, and what could not be read.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those that could be read.
+    pub snapshots: Vec<Snapshot>,
+    /// Those that could not.
+    pub damaged: Vec<(SnapshotId, Error)>,
+}
+
+/// Reads every snapshot.
+///
+/// # Errors
+/// [`Error::NotAllowed`] with a writer key, or the store's. A snapshot that is damaged is no error here.
+pub fn list(repo: &Repository) -> Result<Listing> {
+    repo.private_key()?;
+    let mut listing = Listing::default();
+    for id in repo.snapshot_ids()? {
+        match repo.snapshot(&id) {
+            Ok(SnapshotObject::Manifest(manifest, signer)) => {
+                listing.snapshots.push(Snapshot { id, manifest: *manifest, signer });
+            }
+            Ok(SnapshotObject::Tombstone(_)) => {}
+            Err(e) if e.is_damage() || matches!(e, Error::Newer { .. }) => listing.damaged.push((id, e)),
+            Err(e) => return Err(e),
+        }
+    }
+    listing.snapshots.sort_by_key(|s| (s.manifest.time, s.manifest.ended, s.id));
+    Ok(listing)
+}
+
+/// What narrows a list, and what `latest` means.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// All of these tags.
+    pub tags: Vec<String>,
+    /// One of these machines.
+    pub hosts: Vec<String>,
+    /// One of these paths, as it was given or absolute.
+    pub paths: Vec<Vec<u8>>,
+    /// Not after this moment.
+    pub at: Option<Timestamp>,
+}
+
+impl Filter {
+    /// True if the snapshot passes.
+    pub fn passes(&self, m: &Manifest) -> bool {
+        self.tags.iter().all(|tag| m.tags.contains(tag))
+            && (self.hosts.is_empty() || self.hosts.contains(&m.host))
+            && (self.paths.is_empty() || self.paths.iter().any(|p| m.paths.contains(p) || m.source.contains(p)))
+            && self.at.is_none_or(|at| m.time <= at)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.hosts.is_empty() && self.paths.is_empty() && self.at.is_none()
+    }
+}
+
+impl Listing {
+    /// The snapshots that pass, oldest first.
+    pub fn filtered<'a>(&'a self, filter: &'a Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
+        self.snapshots.iter().filter(|s| filter.passes(&s.manifest))
+    }
+
+    /// The snapshot that `text` names: `latest`, `latest~N`, or the beginning of an id.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Invalid`] for a beginning that several share, or what is
+    /// wrong with the snapshot that is named.
+    pub fn choose(&mut self, text: &str, filter: &Filter) -> Result<&Snapshot> {
+        if let Some(back) = text.strip_prefix("latest") {
+            let back: usize = match back.strip_prefix('~') {
+                Some(n) => n.parse().map_err(|_| Error::Invalid(format!("{text}: not a number behind '~'")))?,
+                None if back.is_empty() => 0,
+                None => return Err(Error::NotFound(format!("there is no snapshot {text}"))),
+            };
+            let narrowed = if filter.is_empty() { "" } else { " that passes the filters" };
+            return self
+                .filtered_for_life(filter)
+                .rev()
+                .nth(back)
+                .ok_or_else(|| Error::NotFound(format!("there is no snapshot {text}{narrowed}")));
+        }
+        let text = text.to_ascii_lowercase();
+        if text.len() < PREFIX_MIN || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::Invalid(format!(
+                "{text} names no snapshot: give 'latest', 'latest~N', or at least {PREFIX_MIN} digits of an id"
+            )));
+        }
+        if let Some(at) = self.damaged.iter().position(|(id, _)| id.to_string().starts_with(&text)) {
+            return Err(self.damaged.swap_remove(at).1);
+        }
+        let found: Vec<&Snapshot> = self.snapshots.iter().filter(|s| s.id.to_string().starts_with(&text)).collect();
+        match found[..] {
+            [one] => Ok(one),
+            [] => Err(Error::NotFound(format!("there is no snapshot {text}"))),
+            _ => Err(Error::Invalid(format!("{} snapshots begin with {text}; give more digits", found.len()))),
+        }
+    }
+
+    fn filtered_for_life<'a>(&'a self, filter: &Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
+        self.snapshots.iter().filter(move |s| filter.passes(&s.manifest))
+    }
+}
