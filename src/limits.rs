@@ -23,7 +23,7 @@ pub const PACK_FRAMES_MAX: usize = 65_536;
 /// Blobs in a pack at most: bounds the directory and the index entry.
 pub const PACK_BLOBS_MAX: usize = 262_144;
 /// A pack of data is closed once it holds this many bytes.
-pub const PACK_TARGET: usize = 32 * 1024 * 1024;
+pub const PACK_TARGET: usize = 16 * 1024 * 1024;
 /// A pack of trees is closed once it holds this many bytes.
 pub const TREE_PACK_TARGET: usize = 8 * 1024 * 1024;
 /// A pack that is larger than this is refused.
@@ -33,7 +33,7 @@ pub const DIRECTORY_MAX: usize = 16 * 1024 * 1024;
 
 /// An index object is written once its entries hold this many blobs, or when
 /// `INDEX_FLUSH_SECONDS` have passed since the last one.
-pub const INDEX_BLOBS_TARGET: usize = 200_000;
+pub const INDEX_BLOBS_TARGET: usize = 65_536;
 /// See `INDEX_BLOBS_TARGET`.
 pub const INDEX_FLUSH_SECONDS: u64 = 120;
 /// An index object's stored size, bytes.
@@ -99,7 +99,7 @@ pub const INDEX_CACHE_BLOBS: usize = 400_000;
 /// less cost.
 pub const ZSTD_LEVEL: i32 = 1;
 /// Jobs that wait between two stages of a pipeline.
-pub const QUEUE_JOBS: usize = 4;
+pub const QUEUE_JOBS: usize = 3;
 /// A reader's buffer, bytes: a group and its look-ahead must fit.
 pub const READ_BUFFER: usize = 4 * 1024 * 1024;
 /// Files that wait to be read, while the walk runs ahead.

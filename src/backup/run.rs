@@ -145,7 +145,8 @@ impl<'a> Planned<'a> {
         let known = Known::open(folder, &self.mark)?;
         if known.is_none() {
             monitor.event(Event::Warning(
-                "another snapshot of the same source is running on this machine; this one does not use its notes".into(),
+                "another snapshot of the same source is running on this machine; this one does not use its notes"
+                    .into(),
             ));
         }
         Ok(known)
@@ -198,7 +199,7 @@ impl<'a> Planned<'a> {
             return Err(Error::Invalid("a stream can only be read once: there is no dry run for it".into()));
         };
         for problem in self.repo.sync_index()? {
-            monitor.event(Event::Warning(problem));
+            monitor.event(Event::Warning(problem.to_string()));
         }
         let known = self.known(monitor)?;
         let base = self.base(None, known.as_ref())?;
@@ -206,19 +207,20 @@ impl<'a> Planned<'a> {
         // The channels stay unused: a dry run reads no file.
         let (jobs, _) = bounded(0);
         let (_, done) = unbounded();
-        let walk = Walk::new(self.settings(base, monitor)?, known.as_ref(), None, jobs, done);
+        let walk = Walk::new(self.settings(base, false, monitor)?, known.as_ref(), None, jobs, done);
         let (root, findings) = walk.run(&selection.root, self.mark)?;
         let chain = Chain { id: [0; 16], counter: 0, previous: None };
         let manifest = self.manifest(base_id, root, findings.summary, WriterTotals::default(), &chain);
         Ok(Outcome { snapshot: None, manifest, troubles: findings.troubles })
     }
 
-    fn settings<'s>(&'s self, base: Base<'s>, monitor: &'s dyn Monitor) -> Result<Settings<'s>> {
+    fn settings<'s>(&'s self, base: Base<'s>, note_all: bool, monitor: &'s dyn Monitor) -> Result<Settings<'s>> {
         Ok(Settings {
             keys: self.repo.id_keys(),
             base,
             exclude: self.exclude()?,
             one_file_system: self.options.one_file_system,
+            note_all,
             dry_run: self.options.dry_run,
             monitor,
         })
@@ -245,9 +247,7 @@ impl<'a> Planned<'a> {
         let (root, findings, totals) = thread::scope(|scope| {
             let writer = Writer::start(scope, session, &state, self.options.level, threads);
             let read = match source {
-                Source::Files(selection) => {
-                    self.files(&writer, &selection, base, known.as_ref(), monitor, threads)
-                }
+                Source::Files(selection) => self.files(&writer, &selection, base, known.as_ref(), monitor, threads),
                 Source::Stream(stream) => self.stream(&writer, stream, monitor),
             };
             // The writer's own error is the cause where both failed.
@@ -277,7 +277,9 @@ impl<'a> Planned<'a> {
                 readers.push(scope.spawn(move || read_files(reader, &jobs, &done, monitor)));
             }
             drop((jobs, done_tx));
-            let settings = self.settings(base, monitor)?;
+            let newest = known.map(|k| k.newest(false)).transpose()?.flatten();
+            let note_all = matches!(&base, Base::Known(version) if newest.as_ref() != Some(version));
+            let settings = self.settings(base, note_all, monitor)?;
             let walk = Walk::new(settings, known, Some(writer.lane()), jobs_tx, done);
             let walked = walk.run(&selection.root, self.mark);
             let mut read = Ok(());

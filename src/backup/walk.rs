@@ -98,6 +98,8 @@ pub struct Settings<'a> {
     pub exclude: Gitignore,
     /// Stay on the file system of each given path.
     pub one_file_system: bool,
+    /// The base is not the newest version of the notes: folders are noted even if they stand as in the base.
+    pub note_all: bool,
     /// Only look: nothing is read or stored.
     pub dry_run: bool,
     /// Where events go.
@@ -166,8 +168,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             Root::Entries(list) => {
                 let mut entries = Vec::new();
                 for (name, from, branch) in list {
-                    let folder =
-                        Folder::open(from).map_err(|source| Error::Source { path: from.clone(), source })?;
+                    let folder = Folder::open(from).map_err(|source| Error::Source { path: from.clone(), source })?;
                     entries.extend(self.branch_entry(&Arc::new(folder), name, branch, &mark));
                 }
                 stack.push(self.enter(None, mark, PathBuf::new(), token, entries)?);
@@ -536,6 +537,9 @@ impl<'a, 'w> Walk<'a, 'w> {
             && before.entries.len() == entries.len()
             && entries.iter().all(|e| e.same && !e.lost)
         {
+            if let (Some(known), true) = (self.known, self.settings.note_all) {
+                known.put(&mark, before)?;
+            }
             return Ok(before.content.clone());
         }
         let mut tree = TreeBuilder::default();

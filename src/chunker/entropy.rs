@@ -25,12 +25,8 @@ pub fn looks_random(data: &[u8]) -> bool {
             counts[0][usize::from(*a)] += 1;
         }
     }
-    let collisions: u64 = counts[0]
-        .iter()
-        .zip(&counts[1])
-        .map(|(a, b)| u64::from(a + b))
-        .map(|c| c * c.saturating_sub(1))
-        .sum();
+    let collisions: u64 =
+        counts[0].iter().zip(&counts[1]).map(|(a, b)| u64::from(a + b)).map(|c| c * c.saturating_sub(1)).sum();
     sampled > 1 && 1024 * collisions <= 5 * sampled * (sampled - 1)
 }
 
@@ -43,8 +39,10 @@ mod tests {
         let mut random = vec![0; 300_001];
         blake3::Hasher::new_keyed(&[1; 32]).finalize_xof().fill(&mut random);
         assert!(looks_random(&random));
-        let base64: Vec<u8> =
-            random.iter().map(|b| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[usize::from(b & 63)]).collect();
+        let base64: Vec<u8> = random
+            .iter()
+            .map(|b| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[usize::from(b & 63)])
+            .collect();
         assert!(!looks_random(&base64));
         assert!(!looks_random(&vec![0; 100_000]));
         assert!(!looks_random(b""));

@@ -1,3 +1,5 @@
+//! Tests beside the code.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -25,10 +25,20 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
     } else {
         let mut text = String::new();
         for damage in &report.damage {
-            let _ = writeln!(text, "{}: {}", output::escaped(damage.object.as_bytes()), output::escaped_text(&damage.why));
+            let _ = writeln!(
+                text,
+                "{}: {}",
+                output::escaped(damage.object.as_bytes()),
+                output::escaped_text(&damage.why)
+            );
             for (snapshot, paths) in &damage.needed_by {
                 for path in paths {
-                    let _ = writeln!(text, "  needed by snapshot {}: {}", &snapshot[..8], output::escaped(path.as_bytes()));
+                    let _ = writeln!(
+                        text,
+                        "  needed by snapshot {}: {}",
+                        &snapshot[..8],
+                        output::escaped(path.as_bytes())
+                    );
                 }
             }
         }

@@ -38,8 +38,9 @@ fn user_folder(variable: &str, below_home: &str) -> Result<PathBuf> {
         return Ok(folder.join("estrato"));
     }
     let home = std::env::var_os("HOME").and_then(absolute);
-    home.map(|home| home.join(below_home).join("estrato"))
-        .ok_or_else(|| Error::Invalid(format!("neither HOME nor {variable} names a folder: name the files by options")))
+    home.map(|home| home.join(below_home).join("estrato")).ok_or_else(|| {
+        Error::Invalid(format!("neither HOME nor {variable} names a folder: name the files by options"))
+    })
 }
 
 /// Where the key lies if no option says otherwise.
@@ -59,7 +60,9 @@ impl Context {
     pub fn location(&self) -> Result<String> {
         match &self.global.repo {
             Some(repo) => Ok(repo.clone()),
-            None => Ok(user_folder("XDG_DATA_HOME", ".local/share")?.join("repository").to_string_lossy().into_owned()),
+            None => {
+                Ok(user_folder("XDG_DATA_HOME", ".local/share")?.join("repository").to_string_lossy().into_owned())
+            }
         }
     }
 
@@ -92,7 +95,9 @@ impl Context {
         }
         match self.key_file()? {
             Some(path) => read_key(&path).map(Credential::KeyFile),
-            None => Err(Error::NoKey { why: "no key was given, and there is none under the user's configuration folder".into() }),
+            None => Err(Error::NoKey {
+                why: "no key was given, and there is none under the user's configuration folder".into(),
+            }),
         }
     }
 
@@ -105,13 +110,18 @@ impl Context {
             return Ok(Some(first_line(&text).into()));
         }
         if let Some(command) = &self.global.password_command {
-            let ran = std::process::Command::new("sh").arg("-c").arg(command).stderr(std::process::Stdio::inherit()).output();
+            let ran = std::process::Command::new("sh")
+                .arg("-c")
+                .arg(command)
+                .stderr(std::process::Stdio::inherit())
+                .output();
             let out = ran.map_err(|e| Error::NoKey { why: format!("the password command cannot be run: {e}") })?;
             let text = Zeroizing::new(out.stdout);
             if !out.status.success() {
                 return Err(Error::NoKey { why: format!("the password command failed ({})", out.status) });
             }
-            let text = std::str::from_utf8(&text).map_err(|_| Error::NoKey { why: "the password is no text".into() })?;
+            let text =
+                std::str::from_utf8(&text).map_err(|_| Error::NoKey { why: "the password is no text".into() })?;
             return Ok(Some(first_line(text).into()));
         }
         Ok(std::env::var("ESTRATO_PASSWORD").ok().filter(|p| !p.is_empty()).map(SecretString::from))
@@ -139,7 +149,9 @@ impl Context {
         let mut add = |name: &str, value: &str| {
             out.push_str(&format!(" {name} {}", output::shell_word(value)));
         };
-        let full = |path: &str| std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned());
+        let full = |path: &str| {
+            std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
+        };
         if let Some(repo) = &self.global.repo {
             add("-r", &full(repo));
         }
@@ -209,7 +221,9 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Writes a fresh key to a new file, durably, for this user alone.
 pub fn write_new_key(path: &Path) -> Result<KeyFile> {
     let fails = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => Error::Exists { what: format!("{}: a key file is never overwritten; it", path.display()) },
+        std::io::ErrorKind::AlreadyExists => {
+            Error::Exists { what: format!("{}: a key file is never overwritten; it", path.display()) }
+        }
         _ => Error::Local { path: path.to_path_buf(), why: e.to_string() },
     };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

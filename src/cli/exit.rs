@@ -30,9 +30,7 @@ fn code(e: &Error) -> u8 {
 /// What to do next.
 fn hint(e: &Error) -> Option<&'static str> {
     Some(match e {
-        Error::NoRepository { .. } => {
-            "make one with 'estrato init', or name another with --repo or ESTRATO_REPO"
-        }
+        Error::NoRepository { .. } => "make one with 'estrato init', or name another with --repo or ESTRATO_REPO",
         Error::NoTenant { .. } => "'estrato tenant list' names the tenants there are; choose one with --tenant",
         Error::WrongKey { .. } => "name the right key with --key-file, or give its password",
         Error::NoKey { .. } => "name a key with --key-file or ESTRATO_KEY_FILE, or give a password",

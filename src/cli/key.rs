@@ -22,7 +22,7 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<ExitCode> {
             let new_file = secret.new_key_file.clone();
             let secret = match (context.new_secret(&secret)?, recipient) {
                 (Some(secret), _) => secret,
-                (None, Some(text)) => Secret::Recipient(read_recipient(&text)?),
+                (None, Some(text)) => Secret::Recipient(Box::new(read_recipient(&text)?)),
                 (None, None) => {
                     return Err(Error::Invalid(
                         "say what opens the new key: --new-key-file PATH, --new-password or --recipient TEXT".into(),
@@ -43,7 +43,9 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<ExitCode> {
                     let kept = output::escaped_text(&path.to_string_lossy());
                     match role {
                         Role::Full => text.push_str(&init::key_advice(&path)),
-                        Role::Writer => text.push_str(&format!("it is in {kept}; it takes snapshots and can restore none")),
+                        Role::Writer => {
+                            text.push_str(&format!("it is in {kept}; it takes snapshots and can restore none"))
+                        }
                     }
                     text.push('\n');
                 }
@@ -118,7 +120,10 @@ fn show(context: &Context, new: Option<&Path>, only_recipient: bool) -> Result<(
         None => match context.credential()? {
             Credential::KeyFile(key) => key,
             Credential::Password(_) => {
-                return Err(Error::Invalid("a password is in nobody's hands but yours: only a key file can be shown".into()).into());
+                return Err(Error::Invalid(
+                    "a password is in nobody's hands but yours: only a key file can be shown".into(),
+                )
+                .into());
             }
         },
     };

@@ -47,7 +47,9 @@ pub fn escaped(bytes: &[u8]) -> Cow<'_, str> {
 
 fn needs_escape(c: char) -> bool {
     // Bidirectional controls reorder what a person reads.
-    c.is_control() || c == '\\' || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || c == '\\'
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn escape_into(out: &mut String, text: &str) {
@@ -76,7 +78,11 @@ pub fn escaped_text(text: &str) -> String {
 /// A word as a shell takes it.
 pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:=@%,~".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// Bytes, for people.
@@ -139,7 +145,9 @@ pub fn parse_time(text: &str) -> Result<Timestamp> {
         Ok(civil.to_zoned(jiff::tz::TimeZone::system())?.timestamp())
     };
     let t = zoned().map_err(|e| {
-        crate::error::Error::Invalid(format!("{text:?} is no time: give 2026-11-21, '2026-11-21 14:30' or 2026-11-21T14:30Z ({e})"))
+        crate::error::Error::Invalid(format!(
+            "{text:?} is no time: give 2026-11-21, '2026-11-21 14:30' or 2026-11-21T14:30Z ({e})"
+        ))
     })?;
     let (mut seconds, mut nanos) = (t.as_second(), t.subsec_nanosecond());
     if nanos < 0 {
@@ -187,7 +195,10 @@ mod tests {
 
     #[test]
     fn sizes_and_counts() {
-        assert_eq!([0, 999, 1000, 15_400, 999_600, 4_600_000_000].map(size), ["0 B", "999 B", "1.0 kB", "15.4 kB", "1.0 MB", "4.6 GB"]);
+        assert_eq!(
+            [0, 999, 1000, 15_400, 999_600, 4_600_000_000].map(size),
+            ["0 B", "999 B", "1.0 kB", "15.4 kB", "1.0 MB", "4.6 GB"]
+        );
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
     }
 

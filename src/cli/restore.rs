@@ -66,7 +66,8 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode> {
             let _ = writeln!(text, "  {} removed", output::counted(outcome.deleted, "entry", "entries"));
         }
         if args.verify {
-            let _ = writeln!(text, "  {} compared with the snapshot", output::counted(outcome.verified, "file", "files"));
+            let _ =
+                writeln!(text, "  {} compared with the snapshot", output::counted(outcome.verified, "file", "files"));
         }
         output::print(&text)?;
     }

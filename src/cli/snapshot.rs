@@ -148,7 +148,8 @@ fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, seconds: f64)
     let (m, s) = (&outcome.manifest, &outcome.manifest.summary);
     let mut text = String::new();
     let paths: Vec<_> = m.paths.iter().map(|p| output::escaped(p)).collect();
-    let total = format!("{} in {}", output::size(s.total.bytes), output::counted(s.total.entries, "entry", "entries"));
+    let total =
+        format!("{} in {}", output::size(s.total.bytes), output::counted(s.total.entries, "entry", "entries"));
     let Some(id) = &outcome.snapshot else {
         let _ = writeln!(text, "would take a {} snapshot of {}: {total}", m.kind.name(), paths.join(" "));
         let _ = writeln!(text, "  {}; {} to read", change(s), output::size(s.read_bytes));
@@ -158,7 +159,13 @@ fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, seconds: f64)
         let place = context.location().unwrap_or_default();
         let _ = writeln!(text, "made a repository at {}", output::escaped_text(&place));
     }
-    let _ = writeln!(text, "{} snapshot {} of {}: {total}, in {seconds:.1} s", m.kind.name(), id.short(), paths.join(" "));
+    let _ = writeln!(
+        text,
+        "{} snapshot {} of {}: {total}, in {seconds:.1} s",
+        m.kind.name(),
+        id.short(),
+        paths.join(" ")
+    );
     if let Some(base) = &m.base {
         let _ = writeln!(text, "  against {}: {}", base.short(), change(s));
     }
@@ -178,8 +185,11 @@ fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, seconds: f64)
 }
 
 fn document(outcome: &Outcome) -> serde_json::Value {
-    let troubles: Vec<_> =
-        outcome.troubles.iter().map(|t| serde_json::json!({ "path": t.path.to_string_lossy(), "why": t.why })).collect();
+    let troubles: Vec<_> = outcome
+        .troubles
+        .iter()
+        .map(|t| serde_json::json!({ "path": t.path.to_string_lossy(), "why": t.why }))
+        .collect();
     serde_json::json!({
         "snapshot": outcome.snapshot.map(|id| id.to_string()),
         "manifest": super::look::manifest_json(&outcome.manifest),

@@ -36,7 +36,9 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
             let cipher = context::cipher(cipher);
             let made = repo::add_tenant(&*store, &*context.clock, &name, cipher, &NewKey::full(secret, "first"))?;
             if context.global.json {
-                output::print_json(&serde_json::json!({ "tenant": name, "fingerprint": made.fingerprint.to_string() }))?;
+                output::print_json(
+                    &serde_json::json!({ "tenant": name, "fingerprint": made.fingerprint.to_string() }),
+                )?;
             } else if !context.global.quiet {
                 let mut text = format!("made tenant {name}\n");
                 if let Some(path) = new_key {

@@ -56,9 +56,7 @@ impl Sealer {
         let nonce = nonce(ordinal);
         let message = InOutBuf::from(&mut buffer[start..]);
         let tag: Result<[u8; TAG_LEN], _> = match &self.state {
-            State::Aes(c) => {
-                c.encrypt_inout_detached(&Nonce::<Aes256Gcm>::from(nonce), aad, message).map(Into::into)
-            }
+            State::Aes(c) => c.encrypt_inout_detached(&Nonce::<Aes256Gcm>::from(nonce), aad, message).map(Into::into),
             State::ChaCha(c) => {
                 c.encrypt_inout_detached(&Nonce::<ChaCha20Poly1305>::from(nonce), aad, message).map(Into::into)
             }

@@ -64,7 +64,13 @@ impl Realm<'_> {
     ///
     /// # Errors
     /// Where the machine has no random bytes.
-    pub fn seal_shared(&self, header: Header, name: Option<&str>, signing: &Signing, payload: &[u8]) -> Result<Vec<u8>> {
+    pub fn seal_shared(
+        &self,
+        header: Header,
+        name: Option<&str>,
+        signing: &Signing,
+        payload: &[u8],
+    ) -> Result<Vec<u8>> {
         let salt: [u8; SALT_LEN] = random::bytes()?;
         let place = Place { object: header.object, tenant: self.tenant, fresh: &salt, name };
         let plain = signed(signing, &place, payload);

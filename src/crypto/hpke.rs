@@ -73,7 +73,12 @@ fn bundle<'a>(psk: &'a Psk<'a>) -> Result<PskBundle<'a>, Malformed> {
 ///
 /// # Errors
 /// If the public key takes nothing.
-pub fn seal(to: &PublicKey, psk: Option<&Psk<'_>>, secret: &[u8], aad: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
+pub fn seal(
+    to: &PublicKey,
+    psk: Option<&Psk<'_>>,
+    secret: &[u8],
+    aad: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
     let mode = match psk {
         Some(psk) => OpModeS::<XWing>::Psk(bundle(psk)?),
         None => OpModeS::Base,

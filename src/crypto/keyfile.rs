@@ -51,10 +51,8 @@ fn encode(prefix: &str, bytes: &[u8]) -> String {
 }
 
 fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
-    let letters = text
-        .trim()
-        .strip_prefix(prefix)
-        .ok_or_else(|| Malformed(format!("does not begin with {prefix}")))?;
+    let letters =
+        text.trim().strip_prefix(prefix).ok_or_else(|| Malformed(format!("does not begin with {prefix}")))?;
     let mut out = Zeroizing::new(Vec::with_capacity(letters.len() * 5 / 8));
     let (mut held, mut bits) = (0u32, 0);
     for letter in letters.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-') {
@@ -132,7 +130,8 @@ mod tests {
         let text = key.to_text();
         assert_eq!(text.lines().count(), 1);
         assert_eq!(*KeyFile::from_text(&text).unwrap().0, [0x5a; 32]);
-        let sloppy = format!("# my key\n\n{KEY_PREFIX} {} \n", text[KEY_PREFIX.len()..].to_lowercase().replace('0', "o"));
+        let sloppy =
+            format!("# my key\n\n{KEY_PREFIX} {} \n", text[KEY_PREFIX.len()..].to_lowercase().replace('0', "o"));
         assert_eq!(*KeyFile::from_text(&sloppy).unwrap().0, [0x5a; 32]);
         let recipient = recipient_from_text(&key.recipient_text()).unwrap();
         assert_eq!(recipient.to_bytes(), key.recipient().1.to_bytes());

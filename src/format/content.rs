@@ -93,11 +93,8 @@ impl Content {
         if !rest.is_empty() || ids.len() != lens.len() {
             return Err(Malformed::new("a content list with other numbers of ids and lengths"));
         }
-        let extents: Vec<Extent> = ids
-            .iter()
-            .zip(lens)
-            .map(|(id, len)| Extent { id: (*id != HOLE).then_some(BlobId(*id)), len })
-            .collect();
+        let extents: Vec<Extent> =
+            ids.iter().zip(lens).map(|(id, len)| Extent { id: (*id != HOLE).then_some(BlobId(*id)), len }).collect();
         if extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len)).is_none() {
             return Err(Malformed::new("a content list longer than any file"));
         }
@@ -122,10 +119,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn content() -> impl Strategy<Value = Content> {
-        let extent = (any::<Option<[u8; 32]>>(), 0u64..1 << 40).prop_map(|(id, len)| Extent {
-            id: id.filter(|id| *id != HOLE).map(BlobId),
-            len,
-        });
+        let extent = (any::<Option<[u8; 32]>>(), 0u64..1 << 40)
+            .prop_map(|(id, len)| Extent { id: id.filter(|id| *id != HOLE).map(BlobId), len });
         proptest::collection::vec(extent, 0..100).prop_map(|extents| Content { level: 0, extents })
     }
 

@@ -39,6 +39,9 @@ impl Kind {
     }
 }
 
+/// Extended attributes: names and values, sorted by name.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -75,7 +78,7 @@ pub struct Node {
     /// Major and minor number of a device.
     pub rdev: (u32, u32),
     /// Extended attributes, sorted by name.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 impl Node {
@@ -187,7 +190,7 @@ impl Node {
     }
 }
 
-fn read_xattrs(d: &mut Decoder<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+fn read_xattrs(d: &mut Decoder<'_>) -> Result<Xattrs, Malformed> {
     let n = count(d, limits::XATTR_TOTAL_MAX)?;
     if n % 2 != 0 {
         return Err(Malformed::new("an extended attribute without a value"));

@@ -118,14 +118,8 @@ impl SessionRecord {
 
     /// Reads the record.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut s = Self {
-            owner: [0; 16],
-            started: Timestamp::default(),
-            host: String::new(),
-            pid: 0,
-            seen: 0,
-            renewed: 0,
-        };
+        let mut s =
+            Self { owner: [0; 16], started: Timestamp::default(), host: String::new(), pid: 0, seen: 0, renewed: 0 };
         let mut f = Fields::begin(Decoder::new(bytes))?;
         while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5])? {
             match key {

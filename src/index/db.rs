@@ -26,6 +26,7 @@ const SCHEMA: &str = "
     CREATE INDEX packs_of_object ON packs(object);
     CREATE TABLE blobs(key INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY(key, pack)) WITHOUT ROWID;
     CREATE TABLE vouched(object INTEGER NOT NULL, pack BLOB NOT NULL, PRIMARY KEY(object, pack)) WITHOUT ROWID;
+    CREATE TABLE superseded(object INTEGER NOT NULL, name BLOB NOT NULL, PRIMARY KEY(object, name)) WITHOUT ROWID;
     PRAGMA user_version = 1;";
 
 pub(super) struct Db {
@@ -42,8 +43,8 @@ fn key(id: &BlobId) -> i64 {
 fn pack_row(entry: &PackEntry) -> Result<Vec<u8>> {
     let mut plain = Vec::new();
     entry.write_to(&mut plain);
-    let mut row = zstd::bulk::compress(&plain, 1)
-        .map_err(|e| Error::Invalid(format!("zstd failed on an index entry: {e}")))?;
+    let mut row =
+        zstd::bulk::compress(&plain, 1).map_err(|e| Error::Invalid(format!("zstd failed on an index entry: {e}")))?;
     let hash = blake3::hash(&row);
     row.extend_from_slice(&hash.as_bytes()[..16]);
     Ok(row)
@@ -135,6 +136,11 @@ impl Db {
             for pack in &object.vouched {
                 vouch.execute(params![number, pack.0]).map_err(&fails)?;
             }
+            let mut supersede =
+                t.prepare_cached("INSERT OR IGNORE INTO superseded(object, name) VALUES (?1, ?2)").map_err(&fails)?;
+            for name in &object.supersedes {
+                supersede.execute(params![number, name.0]).map_err(&fails)?;
+            }
         }
         t.commit().map_err(&fails)
     }
@@ -163,9 +169,14 @@ impl Db {
             t.execute("DELETE FROM packs WHERE no = ?1", [pack]).map_err(&fails)?;
         }
         for name in names {
-            t.execute("DELETE FROM vouched WHERE object IN (SELECT no FROM objects WHERE name = ?1)", [name.0])
-                .and_then(|_| t.execute("DELETE FROM objects WHERE name = ?1", [name.0]))
+            for table in ["vouched", "superseded"] {
+                t.execute(
+                    &format!("DELETE FROM {table} WHERE object IN (SELECT no FROM objects WHERE name = ?1)"),
+                    [name.0],
+                )
                 .map_err(&fails)?;
+            }
+            t.execute("DELETE FROM objects WHERE name = ?1", [name.0]).map_err(&fails)?;
         }
         t.commit().map_err(&fails)
     }
@@ -205,23 +216,31 @@ impl Db {
         rows.collect::<Result<_, _>>().map_err(&fails)
     }
 
-    pub(super) fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>> {
+    /// Names in a column of `table` that objects by these signers brought.
+    fn named_by<const N: usize>(&self, table: &str, column: &str, by: &HashSet<SignerId>) -> Result<Vec<[u8; N]>> {
         let fails = self.fails();
         let mut query = self
             .connection
-            .prepare_cached("SELECT v.pack, o.signer FROM vouched v JOIN objects o ON o.no = v.object")
+            .prepare_cached(&format!("SELECT t.{column}, o.signer FROM {table} t JOIN objects o ON o.no = t.object"))
             .map_err(&fails)?;
-        let rows = query
-            .query_map([], |row| Ok((PackName(row.get(0)?), SignerId(row.get(1)?))))
-            .map_err(&fails)?;
-        let mut packs = HashSet::new();
+        let rows =
+            query.query_map([], |row| Ok((row.get::<_, [u8; N]>(0)?, SignerId(row.get(1)?)))).map_err(&fails)?;
+        let mut found = Vec::new();
         for row in rows {
-            let (pack, signer) = row.map_err(&fails)?;
+            let (name, signer) = row.map_err(&fails)?;
             if by.contains(&signer) {
-                packs.insert(pack);
+                found.push(name);
             }
         }
-        Ok(packs)
+        Ok(found)
+    }
+
+    pub(super) fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>> {
+        Ok(self.named_by("vouched", "pack", by)?.into_iter().map(PackName).collect())
+    }
+
+    pub(super) fn superseded(&self, by: &HashSet<SignerId>) -> Result<HashSet<IndexName>> {
+        Ok(self.named_by("superseded", "name", by)?.into_iter().map(IndexName).collect())
     }
 
     pub(super) fn entry(&self, number: EntryNumber) -> Result<PackEntry> {
@@ -265,7 +284,12 @@ fn prepare(connection: Connection) -> Result<Connection, rusqlite::Error> {
             connection.execute_batch("COMMIT")?;
         }
         // Of another program version: told apart from real trouble by its code.
-        _ => return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB), None)),
+        _ => {
+            return Err(rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB),
+                None,
+            ));
+        }
     }
     Ok(connection)
 }

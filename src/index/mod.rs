@@ -6,7 +6,7 @@
 mod db;
 mod loaded;
 
-pub use loaded::{Place, PackMap};
+pub use loaded::{PackMap, Place};
 
 use crate::error::Result;
 use crate::format::index::{IndexObject, PackEntry};
@@ -130,6 +130,14 @@ impl Index {
     /// See [`Index::objects`].
     pub fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>> {
         lock(&self.db).vouched(by)
+    }
+
+    /// Objects that objects by the given signers replace.
+    ///
+    /// # Errors
+    /// See [`Index::objects`].
+    pub fn superseded(&self, by: &HashSet<SignerId>) -> Result<HashSet<IndexName>> {
+        lock(&self.db).superseded(by)
     }
 
     /// One pack's entry.

@@ -1,3 +1,5 @@
+//! Tests beside the code.
+
 use super::*;
 use crate::format::pack::{BlobKind, Codec, Directory, Frame, StorageClass};
 
@@ -73,6 +75,17 @@ fn vouching_counts_by_signer() {
     index.add(&A, &SIGNER, &object(vec![pack(1, 0..10)])).unwrap();
     assert!(index.vouched(&HashSet::from([SignerId([9; 32])])).unwrap().is_empty());
     assert!(index.vouched(&HashSet::from([SIGNER])).unwrap().contains(&PackName([7; 32])));
+}
+
+#[test]
+fn superseding_counts_by_signer() {
+    let index = Index::in_memory().unwrap();
+    let replacing = IndexObject { supersedes: vec![B], ..object(vec![pack(1, 0..10)]) };
+    index.add(&A, &SIGNER, &replacing).unwrap();
+    assert!(index.superseded(&HashSet::from([SignerId([9; 32])])).unwrap().is_empty());
+    assert_eq!(index.superseded(&HashSet::from([SIGNER])).unwrap(), HashSet::from([B]));
+    index.remove(&[A]).unwrap();
+    assert!(index.superseded(&HashSet::from([SIGNER])).unwrap().is_empty());
 }
 
 #[test]

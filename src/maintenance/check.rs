@@ -82,13 +82,8 @@ struct Check<'r> {
 /// # Errors
 /// The store's, and [`Error::Interrupted`]; damage is no error but in the report.
 pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<Report> {
-    let mut check = Check {
-        repo,
-        monitor,
-        report: Report::default(),
-        bad_packs: HashMap::new(),
-        gone_packs: HashSet::new(),
-    };
+    let mut check =
+        Check { repo, monitor, report: Report::default(), bad_packs: HashMap::new(), gone_packs: HashSet::new() };
     check.index()?;
     let known = check.packs()?;
     if depth == Depth::AllData {
@@ -138,13 +133,16 @@ impl Check<'_> {
     fn index(&mut self) -> Result<()> {
         self.phase("index", None)?;
         for problem in self.repo.sync_index()? {
-            let (object, why) = problem.split_once(" is ").unwrap_or((&problem, "damaged"));
+            let (object, why) = object_of(&problem);
             self.damaged(object, why);
         }
         for known in self.repo.index().objects()? {
             match self.repo.read_index(&known.name) {
                 Ok(_) => {}
-                Err(e) if e.is_damage() => self.damaged(self.repo.names().index(&known.name), e.to_string()),
+                Err(e) if e.is_damage() => {
+                    let (object, why) = object_of(&e);
+                    self.damaged(object, why);
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -246,7 +244,7 @@ impl Check<'_> {
         self.phase("snapshots", None)?;
         let listing = snapshot::list(self.repo)?;
         for (id, e) in &listing.damaged {
-            self.damaged(self.repo.names().snapshot(id), e.to_string());
+            self.damaged(self.repo.names().snapshot(id), object_of(e).1);
         }
         let mut whole = HashSet::new();
         for s in &listing.snapshots {
@@ -380,7 +378,7 @@ fn object_of(e: &Error) -> (String, String) {
         Error::Damaged { object, why } => (object.clone(), why.clone()),
         Error::Missing { object } => (object.clone(), "it is missing".into()),
         Error::Store(e) => (e.object.clone(), e.why.clone()),
-        other => (other.to_string(), String::new()),
+        other => ("the repository".into(), other.to_string()),
     }
 }
 
@@ -423,8 +421,13 @@ fn read_packs(
 
 fn read_pack(repo: &Repository, known: &KnownPack, decompressor: &mut Decompressor) -> Result<PackResult> {
     let map = repo.index().pack(known.number)?;
-    let mut result =
-        PackResult { name: known.name, bytes: known.size, blobs: 0, problems: Vec::new(), bad_frames: HashSet::new() };
+    let mut result = PackResult {
+        name: known.name,
+        bytes: known.size,
+        blobs: 0,
+        problems: Vec::new(),
+        bad_frames: HashSet::new(),
+    };
     let all_bad = || (0..map.frames().len() as u32).collect();
     let bytes = match repo.store().read(&repo.names().pack(&known.name), limits::PACK_MAX) {
         Ok(bytes) => bytes,

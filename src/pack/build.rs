@@ -22,6 +22,7 @@ pub struct PackBuilder {
     bytes: Vec<u8>,
     directory: Directory,
     blobs: usize,
+    target: usize,
 }
 
 /// A pack that can be uploaded, and its entry for the index.
@@ -40,7 +41,14 @@ impl PackBuilder {
     pub fn new(realm: &Realm<'_>, cipher: Cipher, class: StorageClass, to: &PublicKey) -> Result<Self> {
         let header = Header { object: ObjectType::Pack, cipher };
         let (key, head) = realm.new_data_key(header, None, to)?;
-        let mut bytes = header.encode().to_vec();
+        let target = match class {
+            StorageClass::Data => limits::PACK_TARGET,
+            StorageClass::Trees => limits::TREE_PACK_TARGET,
+        };
+        // Room for the frame that fills it and for the directory: a pack that grew by doubling would
+        // take its size twice while it is copied. Pages that stay unused cost nothing.
+        let mut bytes = Vec::with_capacity(target + limits::FRAME_STORED_MAX + limits::DIRECTORY_MAX / 8);
+        bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(&head);
         Ok(Self {
             header,
@@ -49,6 +57,7 @@ impl PackBuilder {
             bytes,
             directory: Directory { class, frames: Vec::new() },
             blobs: 0,
+            target,
         })
     }
 
@@ -64,11 +73,7 @@ impl PackBuilder {
 
     /// True if the pack should be closed rather than take another frame.
     pub fn is_full(&self) -> bool {
-        let target = match self.directory.class {
-            StorageClass::Data => limits::PACK_TARGET,
-            StorageClass::Trees => limits::TREE_PACK_TARGET,
-        };
-        self.bytes.len() >= target
+        self.bytes.len() >= self.target
             || self.directory.frames.len() >= limits::PACK_FRAMES_MAX
             || self.blobs + limits::FRAME_BLOBS_MAX > limits::PACK_BLOBS_MAX
     }

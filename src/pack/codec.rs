@@ -84,7 +84,8 @@ impl Compressor {
     /// # Errors
     /// [`Error::Invalid`] if zstd fails or its output does not decode to the input.
     pub fn encode(&mut self, plain: PlainFrame) -> Result<(EncodedFrame, Vec<u8>)> {
-        let failed = |why: String| Error::Invalid(format!("zstd failed on a frame of {} bytes: {why}", plain.bytes.len()));
+        let failed =
+            |why: String| Error::Invalid(format!("zstd failed on a frame of {} bytes: {why}", plain.bytes.len()));
         self.packed.clear();
         self.zstd.compress_to_buffer(&plain.bytes, &mut self.packed).map_err(|e| failed(e.to_string()))?;
         let smaller = self.packed.len() < plain.bytes.len();

@@ -92,7 +92,8 @@ impl WholePack {
         let (rest, trailer) = body.split_at(at);
         let mut trailer = trailer.to_vec();
         let trailer = Trailer::decode(key.unseal(ordinal::TRAILER, &mut trailer)?)?;
-        let at = rest.len().checked_sub(usize::try_from(trailer.directory).unwrap_or(usize::MAX)).ok_or_else(short)?;
+        let at =
+            rest.len().checked_sub(usize::try_from(trailer.directory).unwrap_or(usize::MAX)).ok_or_else(short)?;
         let mut sealed = rest[at..].to_vec();
         let directory = Directory::decode(key.unseal(ordinal::DIRECTORY, &mut sealed)?)?;
         if directory.frames_end() + trailer.parity != at as u64 {
@@ -147,8 +148,7 @@ mod tests {
             let tenant = Tenant::new(1);
             let pack = tenant.pack(cipher);
             assert_eq!(pack.entry.size, pack.bytes.len() as u64);
-            let whole =
-                WholePack::open(&tenant.realm(), &tenant.private, &pack.entry.name, &pack.bytes).unwrap();
+            let whole = WholePack::open(&tenant.realm(), &tenant.private, &pack.entry.name, &pack.bytes).unwrap();
             let mut decompressor = Decompressor::new().unwrap();
             for (n, (at, frame)) in pack.entry.directory.offsets().enumerate() {
                 assert_eq!(whole.directory.frames[n].lens, frame.lens);
@@ -169,9 +169,7 @@ mod tests {
             let mut changed = pack.bytes.clone();
             changed[at] ^= 1;
             assert!(WholePack::open(&tenant.realm(), &tenant.private, &pack.entry.name, &changed).is_err());
-            assert!(
-                WholePack::open(&tenant.realm(), &tenant.private, &pack.entry.name, &pack.bytes[..at]).is_err()
-            );
+            assert!(WholePack::open(&tenant.realm(), &tenant.private, &pack.entry.name, &pack.bytes[..at]).is_err());
         }
         let other = tenant.pack(Cipher::Aes256Gcm);
         assert_ne!(other.entry.name, pack.entry.name, "the same frames make another pack each time");

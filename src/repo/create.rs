@@ -6,6 +6,7 @@
 //! key that opens it writes. Doing it again is safe at every step.
 
 use super::keys::{self, NewKey, Secret};
+use super::session::refuses_twice;
 use crate::clock::Clock;
 use crate::crypto::derive::IdKeys;
 use crate::crypto::envelope::Realm;
@@ -45,7 +46,10 @@ pub fn init(
     let tenant_names = TenantNames::new(tenant)?;
     let record = RepoRecord { id: RepositoryId(random::bytes()?) };
     let id = match store.create(names::REPO, record.encode().into()) {
-        Ok(()) => record.id,
+        Ok(()) => {
+            refuses_twice(store, names::REPO, record.encode().into())?;
+            record.id
+        }
         Err(e) if e.fault == StoreFault::Exists => {
             let id = repository_id(store)?;
             if !store.list(names::TENANTS)?.iter().all(|o| !o.name.ends_with("/tenant")) {
@@ -115,7 +119,7 @@ fn make_tenant(
         Err(e) => return Err(e.into()),
     }
     let id = TenantId(random::bytes()?);
-    let (private, public) = hpke::pair_from_seed(&*Zeroizing::new(random::bytes()?));
+    let (private, public) = hpke::pair_from_seed(&Zeroizing::new(random::bytes()?));
     let tenant_seed = Zeroizing::new(random::bytes()?);
     let tenant_signing = Signing::from_seed(&tenant_seed);
     let bundle = Bundle {

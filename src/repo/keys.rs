@@ -30,7 +30,7 @@ pub enum Secret {
     /// A password.
     Password(SecretString),
     /// Someone whose public half is known.
-    Recipient(PublicKey),
+    Recipient(Box<PublicKey>),
 }
 
 /// A key to admit.
@@ -211,12 +211,18 @@ impl Repository {
             .collect();
         let id = match matches[..] {
             [one] => one.id,
-            [] => return Err(Error::NotFound(format!("no key is called {which}, nor begins with it (4 digits at least)"))),
+            [] => {
+                return Err(Error::NotFound(format!(
+                    "no key is called {which}, nor begins with it (4 digits at least)"
+                )));
+            }
             _ => return Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
         };
         let full = present.iter().filter(|s| s.role == Role::Full).count();
         if full == 1 && present.iter().any(|s| s.id == id && s.role == Role::Full) {
-            return Err(Error::Invalid("this is the tenant's last full key: without it nothing can be restored".into()));
+            return Err(Error::Invalid(
+                "this is the tenant's last full key: without it nothing can be restored".into(),
+            ));
         }
         let mut list = self.signers.clone();
         list.version += 1;

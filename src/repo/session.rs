@@ -22,6 +22,7 @@ use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
 use crate::index::{EntryNumber, PackMap, Place};
 use crate::limits;
+use crate::store::Store;
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -62,6 +63,18 @@ impl Counting {
     }
 }
 
+/// Some stores ignore the condition in silence: there a commit could undo a prune's fence.
+pub(super) fn refuses_twice(store: &dyn Store, name: &str, object: bytes::Bytes) -> Result<()> {
+    match store.create(name, object) {
+        Err(e) if e.fault == StoreFault::Exists => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(()) => Err(Error::Invalid(format!(
+            "{} replaces objects that it was asked to create only if absent; a repository cannot be safe there",
+            store.describe()
+        ))),
+    }
+}
+
 /// A running backup.
 pub struct Session<'r> {
     repo: &'r Repository,
@@ -98,8 +111,13 @@ impl<'r> Session<'r> {
             counting: Counting::default(),
             warnings: Vec::new(),
         };
-        let bytes = session.sealed(&session.lock().0)?;
-        repo.store.create(&repo.names.session(&session.id), bytes.into())?;
+        let bytes = bytes::Bytes::from(session.sealed(&session.lock().0)?);
+        let name = repo.names.session(&session.id);
+        repo.store.create(&name, bytes.clone())?;
+        if let Err(e) = refuses_twice(&*repo.store, &name, bytes) {
+            session.end_quietly();
+            return Err(e);
+        }
         match session.settle() {
             Ok(()) => Ok(session),
             Err(e) => {
@@ -119,7 +137,7 @@ impl<'r> Session<'r> {
             };
             self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
         }
-        self.warnings.extend(self.repo.sync_index()?);
+        self.warnings.extend(self.repo.sync_index()?.iter().map(Error::to_string));
         let listed: HashSet<PackName> = self.repo.list_packs()?.into_iter().map(|(name, _)| name).collect();
         self.count(&listed)
     }
@@ -162,9 +180,7 @@ impl<'r> Session<'r> {
             Ok((opened.signer, plan))
         };
         match read() {
-            Ok((signer, plan)) if repo.is_full(&signer) && plan.number == number => {
-                Ok((!plan.done).then_some(plan))
-            }
+            Ok((signer, plan)) if repo.is_full(&signer) && plan.number == number => Ok((!plan.done).then_some(plan)),
             Ok(_) => {
                 self.warnings.push(format!("{name} was not signed by a full key: it does not count"));
                 Ok(None)
@@ -235,8 +251,13 @@ impl<'r> Session<'r> {
         let repo = self.repo;
         let name = repo.names.snapshot(&self.id);
         let header = repo.header(ObjectType::Snapshot);
-        let object =
-            bytes::Bytes::from(repo.realm().seal_private(header, &name, &repo.signing, &repo.public, &manifest.encode())?);
+        let object = bytes::Bytes::from(repo.realm().seal_private(
+            header,
+            &name,
+            &repo.signing,
+            &repo.public,
+            &manifest.encode(),
+        )?);
         if object.len() as u64 > limits::MANIFEST_MAX {
             self.end_quietly();
             return Err(Error::Invalid("the snapshot has more paths and tags than a manifest holds".into()));

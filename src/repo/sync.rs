@@ -11,11 +11,11 @@ use std::collections::HashSet;
 
 impl Repository {
     /// Takes in index objects that are new, drops those that are gone, and returns what could not
-    /// be read, in words: whatever such an object alone knew is missing until it is mended.
+    /// be read: whatever such an object alone knew is missing until it is mended.
     ///
     /// # Errors
     /// The store's, and [`Error::Damaged`] if the store lists no index at all where there was one.
-    pub fn sync_index(&self) -> Result<Vec<String>> {
+    pub fn sync_index(&self) -> Result<Vec<Error>> {
         let listed = self.store.list(&self.names.indexes())?;
         let mut names = HashSet::with_capacity(listed.len());
         let mut problems = Vec::new();
@@ -24,7 +24,7 @@ impl Repository {
                 Ok(name) => {
                     names.insert(name);
                 }
-                Err(_) => problems.push(format!("{} is no index object's name", object.name)),
+                Err(_) => problems.push(Error::damaged(&*object.name, "this is no index object's name")),
             }
         }
         let known = self.index.objects()?;
@@ -41,21 +41,22 @@ impl Repository {
         for known in &known {
             names.remove(&known.name);
         }
-        let mut superseded = Vec::new();
+        for name in self.index.superseded(&self.full_signers())? {
+            names.remove(&name);
+        }
         for name in names {
             match self.read_index(&name) {
-                Ok((signer, object)) => {
-                    if self.is_full(&signer) {
-                        superseded.extend_from_slice(&object.supersedes);
-                    }
-                    self.index.add(&name, &signer, &object)?;
-                }
-                Err(e) if e.is_damage() => problems.push(e.to_string()),
+                Ok((signer, object)) => self.index.add(&name, &signer, &object)?,
+                Err(e) if e.is_damage() => problems.push(e),
                 Err(e) => return Err(e),
             }
         }
-        if !superseded.is_empty() {
-            self.index.remove(&superseded)?;
+        // Only a full key's word replaces entries, and only while that word is there.
+        let superseded = self.index.superseded(&self.full_signers())?;
+        let held: Vec<IndexName> =
+            self.index.objects()?.into_iter().map(|o| o.name).filter(|name| superseded.contains(name)).collect();
+        if !held.is_empty() {
+            self.index.remove(&held)?;
         }
         Ok(problems)
     }
@@ -72,7 +73,10 @@ impl Repository {
         }
         let opened = self.realm().open_shared(ObjectType::Index, None, &label, &bytes)?;
         if !self.is_admitted(&opened.signer) {
-            return Err(Error::damaged(label, format!("signed by {}, who was never admitted", opened.signer.short())));
+            return Err(Error::damaged(
+                label,
+                format!("signed by {}, who was never admitted", opened.signer.short()),
+            ));
         }
         let object = decode_payload(&opened.payload).map_err(|e| e.of(&*label))?;
         Ok((opened.signer, object))

@@ -93,7 +93,7 @@ impl<'scope> Writer<'scope> {
         let (encoded_tx, encoded) = bounded(limits::QUEUE_JOBS);
         let (packs_tx, packs) = bounded(0);
         // Plaintext buffers go back to the lanes: a fresh megabyte for each frame costs page faults.
-        let (spare_tx, spare) = bounded(2 * limits::QUEUE_JOBS);
+        let (spare_tx, spare) = bounded(limits::QUEUE_JOBS);
         let repo = session.repository();
         let mut threads = Vec::new();
         for _ in 0..compressors.max(1) {

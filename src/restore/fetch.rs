@@ -31,12 +31,7 @@ struct Job<'w> {
 ///
 /// # Errors
 /// The store's, a full disk, [`Error::Interrupted`].
-pub(super) fn write(
-    repo: &Repository,
-    round: &mut Round,
-    owners: &Owners,
-    monitor: &dyn Monitor,
-) -> Result<Written> {
+pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monitor: &dyn Monitor) -> Result<Written> {
     round.writes.sort_unstable_by_key(|w| (w.frame, w.at));
     let shared = Shared {
         repo,
@@ -154,15 +149,26 @@ impl Shared<'_> {
         Ok((bytes.into(), begin, key))
     }
 
-    /// Writes blobs of one frame; each is hashed before it is believed.
+    /// Writes blobs of one frame; each is hashed before it is believed. Neighbours that stay
+    /// neighbours in a file are written at once: two threads that write to one file wait for each
+    /// other at every call.
     fn place(&self, writes: &[Write], plain: &[u8]) -> Result<()> {
-        for same in writes.chunk_by(|a, b| a.id == b.id) {
+        let mut sound: Vec<&Write> = Vec::with_capacity(writes.len());
+        for same in writes.chunk_by(|a, b| (a.at, a.len, a.id) == (b.at, b.len, b.id)) {
             let Some(first) = same.first() else { continue };
-            let blob = plain.get(first.at as usize..(first.at as usize + first.len as usize)).unwrap_or_default();
-            if self.repo.id_keys().blob_id(BlobKind::Chunk, blob) == first.id {
-                same.iter().try_for_each(|write| self.put(write, blob))?;
+            if self.repo.id_keys().blob_id(BlobKind::Chunk, bytes_of(plain, first, first)) == first.id {
+                sound.extend(same);
             } else {
                 self.one_by_one(same)?;
+            }
+        }
+        sound.sort_unstable_by_key(|w| (w.file, w.offset));
+        let adjoin = |a: &&Write, b: &&Write| {
+            a.file == b.file && a.offset + u64::from(a.len) == b.offset && a.at + a.len == b.at
+        };
+        for run in sound.chunk_by(adjoin) {
+            if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                self.put(first, bytes_of(plain, first, last), run.len())?;
             }
         }
         Ok(())
@@ -172,11 +178,11 @@ impl Shared<'_> {
     fn one_by_one(&self, writes: &[Write]) -> Result<()> {
         for write in writes {
             match self.repo.blob(BlobKind::Chunk, &write.id) {
-                Ok(blob) => self.put(write, &blob)?,
+                Ok(blob) => self.put(write, &blob, 1)?,
                 Err(e) if e.is_damage() => {
                     let Some(file) = self.files.get(write.file as usize) else { continue };
                     self.fail(file, &e.to_string());
-                    self.one_less(file)?;
+                    self.done(file, 1)?;
                 }
                 Err(e) => return Err(e),
             }
@@ -184,16 +190,17 @@ impl Shared<'_> {
         Ok(())
     }
 
-    fn put(&self, write: &Write, blob: &[u8]) -> Result<()> {
-        let Some(file) = self.files.get(write.file as usize) else { return Ok(()) };
+    /// Writes the bytes of `blobs` writes, of which `first` is the first.
+    fn put(&self, first: &Write, bytes: &[u8], blobs: usize) -> Result<()> {
+        let Some(file) = self.files.get(first.file as usize) else { return Ok(()) };
         if !file.failed.load(Ordering::Relaxed) {
-            let written = self.opened(file).and_then(|open| {
-                open.write_all_at(blob, write.offset).map_err(|source| target(file, source))
-            });
+            let written = self
+                .opened(file)
+                .and_then(|open| open.write_all_at(bytes, first.offset).map_err(|source| target(file, source)));
             self.or_failed(file, written)?;
         }
-        self.monitor.event(Event::Bytes(write.len.into()));
-        self.one_less(file)
+        self.monitor.event(Event::Bytes(bytes.len() as u64));
+        self.done(file, blobs)
     }
 
     /// The open file; it is created by whichever blob comes first.
@@ -213,9 +220,9 @@ impl Shared<'_> {
         Ok(open)
     }
 
-    fn one_less(&self, file: &PlannedFile) -> Result<()> {
+    fn done(&self, file: &PlannedFile, writes: usize) -> Result<()> {
         // Whoever comes last sees what all others have written: the counter orders them.
-        if file.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if file.waiting.fetch_sub(writes, Ordering::AcqRel) == writes {
             let finished = self.finish(file);
             self.or_failed(file, finished)?;
         }
@@ -264,6 +271,11 @@ impl Shared<'_> {
             other => other,
         }
     }
+}
+
+/// The plaintext from the beginning of one blob to the end of another.
+fn bytes_of<'p>(plain: &'p [u8], first: &Write, last: &Write) -> &'p [u8] {
+    plain.get(first.at as usize..last.at as usize + last.len as usize).unwrap_or_default()
 }
 
 fn target(file: &PlannedFile, source: std::io::Error) -> Error {

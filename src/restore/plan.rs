@@ -49,6 +49,15 @@ pub(super) struct PlannedFile {
     pub failed: AtomicBool,
 }
 
+/// A further name of an inode.
+pub(super) struct Link {
+    pub folder: Arc<TargetFolder>,
+    pub name: Vec<u8>,
+    /// The folder of the first name.
+    pub first_in: Arc<TargetFolder>,
+    pub first: Vec<u8>,
+}
+
 /// One round.
 #[derive(Default)]
 pub(super) struct Round {
@@ -56,8 +65,8 @@ pub(super) struct Round {
     pub writes: Vec<Write>,
     /// Folders that were opened.
     pub folders: usize,
-    /// Names to link: folder, name, the first one's folder and name.
-    pub links: Vec<(Arc<TargetFolder>, Vec<u8>, Arc<TargetFolder>, Vec<u8>)>,
+    /// Names to link, once the first name is there.
+    pub links: Vec<Link>,
     /// Folders whose entries are all planned, innermost first.
     pub finished: Vec<(Arc<TargetFolder>, Node)>,
     hint: Hint,
@@ -147,7 +156,8 @@ impl Round {
         if content.is_empty() {
             let file = folder.create_file(&node.name)?;
             let path = folder.path_of(&node.name);
-            warnings.extend(apply_to_file(&file, &node, owners).into_iter().map(|w| format!("{}: {w}", path.display())));
+            warnings
+                .extend(apply_to_file(&file, &node, owners).into_iter().map(|w| format!("{}: {w}", path.display())));
             return Ok(0);
         }
         node.content = content;

@@ -4,7 +4,7 @@
 //! content, and goes on: nothing it left behind is trusted by name or time.
 
 use super::fetch;
-use super::plan::{Round, Written};
+use super::plan::{Link, Round, Written};
 use super::target::{Owners, TargetFolder, apply_at, apply_to_folder};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
@@ -312,13 +312,19 @@ impl<'r> Restore<'r> {
         let inode = (node.device, node.inode);
         if node.links > 1 && node.kind != Kind::Dir {
             if let Some((first_in, first)) = self.firsts.get(&inode) {
-                self.round.links.push((Arc::clone(folder), node.name, Arc::clone(first_in), first.clone()));
+                self.round.links.push(Link {
+                    folder: Arc::clone(folder),
+                    name: node.name,
+                    first_in: Arc::clone(first_in),
+                    first: first.clone(),
+                });
                 return Ok(());
             }
             self.firsts.insert(inode, (Arc::clone(folder), node.name.clone()));
         }
         if node.kind == Kind::File {
-            self.outcome.unchanged_bytes += self.round.add(self.repo, folder, node, &self.owners, &mut self.outcome.warnings)?;
+            self.outcome.unchanged_bytes +=
+                self.round.add(self.repo, folder, node, &self.owners, &mut self.outcome.warnings)?;
             return Ok(());
         }
         folder.make(&node)?;
@@ -375,7 +381,7 @@ impl<'r> Restore<'r> {
         }
         let room = limits::REPORT_MAX.saturating_sub(self.outcome.warnings.len());
         self.outcome.warnings.extend(warnings.into_iter().take(room));
-        for (folder, name, first_in, first) in round.links {
+        for Link { folder, name, first_in, first } in round.links {
             let linked = folder.hard_link(&name, &first_in, &first);
             self.or_failed(linked, &folder.path_of(&name))?;
         }

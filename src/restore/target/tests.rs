@@ -1,3 +1,5 @@
+//! Tests beside the code.
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::source::users::Users;
@@ -125,18 +127,40 @@ fn folders_deeper_than_there_are_handles() {
     assert!(target.names().unwrap().is_empty());
 }
 
+/// A small file system in memory, as long as this is held.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn on(path: &'a Path) -> Option<Self> {
+        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "none"]).arg(path).output();
+        let mounted = mount.is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped: nothing can be mounted here");
+        }
+        mounted.then_some(Mounted(path))
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
 #[test]
 fn what_is_mounted_is_left_alone() {
-    let Ok(shm) = Folder::open(Path::new("/dev")).and_then(|dev| Ok((dev.stat()?, dev.stat_of(b"shm")?))) else {
-        return eprintln!("skipped: no /dev/shm");
-    };
-    if shm.0.device == shm.1.device {
-        return eprintln!("skipped: /dev/shm is no file system of its own");
+    if !is_root() {
+        return;
     }
-    // The first step of a removal of /dev/shm, and no more than that.
-    let dev = TargetFolder { folder: Folder::open(Path::new("/dev")).unwrap() };
-    let refused = dev.open_child(b"shm", ResolveFlags::NO_XDEV).unwrap_err();
-    assert_eq!(Errno::from_io_error(&refused), Some(Errno::XDEV));
+    let (dir, target) = target();
+    let place = dir.path().join("tree/mounted");
+    std::fs::create_dir_all(&place).unwrap();
+    let Some(mounted) = Mounted::on(&place) else { return };
+    std::fs::write(place.join("kept"), b"").unwrap();
+    assert!(target.remove(b"tree").is_err());
+    assert!(place.join("kept").exists());
+    drop(mounted);
+    target.remove(b"tree").unwrap();
 }
 
 /// While `work` runs, again and again, `a` and `b` are exchanged all the time.
@@ -388,6 +412,20 @@ fn somebody_elses_file() {
         assert_eq!((link.uid, link.gid), (uid, gid));
     } else {
         assert_eq!((stat.uid, stat.mode), (geteuid().as_raw(), 0o755), "no set-user-id for somebody else");
+    }
+}
+
+#[test]
+fn a_change_of_owner_does_not_cost_the_mode() {
+    if !is_root() {
+        return;
+    }
+    let (_dir, target) = target();
+    let file = target.create_file(b"f").unwrap();
+    for uid in [0, 4711, 4712] {
+        let node = Node { mode: 0o6755, uid, ..node("f", Kind::File) };
+        assert_eq!(apply_to_file(&file, &node, &owners()), NONE);
+        assert_eq!((Stat::of(&file).unwrap().uid, Stat::of(&file).unwrap().mode), (uid, 0o6755));
     }
 }
 

@@ -1,3 +1,5 @@
+//! Tests beside the code.
+
 use super::*;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};

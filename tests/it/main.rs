@@ -1,0 +1,10 @@
+//! Behaviour through public doors: the `estrato` program, and the library as a program would use it.
+
+mod bad_input;
+mod files;
+mod golden;
+mod keys;
+mod screens;
+mod session;
+mod streams;
+mod support;

@@ -1,0 +1,85 @@
+//! What the tests share: a place of their own with a repository, a key and caches in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A temporary place; `HOME` of every program that runs in it, and gone with it.
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// An empty place.
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// A place with a repository in `repo` that the key file `key` opens.
+    pub fn with_repository() -> Self {
+        let place = Self::new();
+        place.run(&["init", "--new-key-file", "key"]).expect_code(0);
+        place
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The program, to be run here, with the repository and the key named in its environment.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_estrato"));
+        command.args(arguments).current_dir(self.folder.path()).env_clear();
+        command.env("HOME", self.folder.path()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("ESTRATO_REPO", "repo").env("ESTRATO_KEY_FILE", "key").env("TZ", "UTC").env("LANG", "C.UTF-8");
+        command
+    }
+
+    /// Runs the program here.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(&mut self.command(arguments))
+    }
+}
+
+/// A program that has run.
+pub struct Ran {
+    output: Output,
+    line: String,
+}
+
+impl Ran {
+    /// Runs a command to its end.
+    pub fn of(command: &mut Command) -> Self {
+        let line = format!("{command:?}");
+        Self { output: command.output().unwrap(), line }
+    }
+
+    /// Its exit code; -1 if a signal ended it.
+    pub fn code(&self) -> i32 {
+        self.output.status.code().unwrap_or(-1)
+    }
+
+    /// Panics, with everything it printed, unless it ended with this code.
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code(), code, "{}\nstdout: {}\nstderr: {}", self.line, self.stdout(), self.stderr());
+        self
+    }
+
+    /// What it printed.
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    /// What it complained of.
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.output.stdout)
+            .unwrap_or_else(|e| panic!("{}: {e}: {}", self.line, self.stdout()))
+    }
+}
