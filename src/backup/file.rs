@@ -51,6 +51,8 @@ pub struct ReadFile {
     pub content: Content,
     /// What happened to it while it was read, if anything.
     pub changed: Option<&'static str>,
+    /// Bytes read; holes are not.
+    pub read: u64,
 }
 
 /// Reads at a place of a file, up to an end.
@@ -90,7 +92,7 @@ impl<'w> FileReader<'w> {
     pub fn read(&mut self, folder: &Folder, name: &[u8]) -> Result<ReadFile, Stop> {
         let (file, stat) = folder.open_file(name)?;
         let mut content = ContentBuilder::default();
-        let mut end = 0;
+        let (mut end, mut total) = (0, 0);
         let mut short = false;
         for range in ranges(&file, &stat)? {
             match range {
@@ -102,6 +104,7 @@ impl<'w> FileReader<'w> {
                     let span = Span { file: &file, at, end: at + len };
                     let read = self.stream(span, &mut content)?;
                     end += read;
+                    total += read;
                     if read < len {
                         short = true;
                         break;
@@ -121,7 +124,7 @@ impl<'w> FileReader<'w> {
         };
         let content = content.finish(&mut self.lane)?;
         // What was stored is what the node must claim.
-        Ok(ReadFile { stat: Stat { size: end, ..stat }, content, changed })
+        Ok(ReadFile { stat: Stat { size: end, ..stat }, content, changed, read: total })
     }
 
     /// Cuts and puts a stream; returns its length.

@@ -44,3 +44,6 @@ struct Findings {
     /// Entries in trouble; the first `limits::REPORT_MAX` of them.
     troubles: Vec<Trouble>,
 }
+
+#[cfg(test)]
+mod tests;

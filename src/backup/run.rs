@@ -118,7 +118,7 @@ impl<'a> Planned<'a> {
             }
         };
         let stream = [u8::from(source_kind != SourceKind::Files)];
-        let mut parts: Vec<&[u8]> = vec![b"source", &stream];
+        let mut parts: Vec<&[u8]> = vec![b"source", &stream, options.host.as_bytes()];
         // `.` and the folder's full name are stored differently: what one knows is not the other's.
         parts.extend(paths.iter().chain(&identity).map(Vec::as_slice));
         let mark = repo.id_keys().state_name(&parts);

@@ -70,6 +70,8 @@ struct Entry {
     same: bool,
     /// It could not be read, and is left out.
     lost: bool,
+    /// The user named it, or something below it.
+    named: bool,
     /// Its folder as it was, if it was one.
     token: Token,
     branch: Option<BTreeMap<Vec<u8>, Branch>>,
@@ -224,6 +226,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             content: Content::default(),
             same: false,
             lost: false,
+            named: false,
             token: Token::Unknown,
             branch: None,
             before: Content::default(),
@@ -261,6 +264,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         match found {
             Ok(stat) => {
                 let mut entry = self.entry(folder, name.to_vec(), stat, above);
+                entry.named = true;
                 if let Branch::Some(below) = branch {
                     entry.branch = Some(below.clone());
                 }
@@ -429,7 +433,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
         // Another file system is left out, but for its mount point.
         let crossed = self.settings.one_file_system
-            && place_is_below(above)
+            && !entry.named
             && entry.folder.stat().is_ok_and(|s| s.device != entry.stat.device);
         if crossed {
             self.resolve(place)?;
@@ -477,7 +481,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         let place = done.place;
         match done.outcome? {
             Ok(read) => {
-                self.findings.summary.read_bytes += read.stat.size;
+                self.findings.summary.read_bytes += read.read;
                 let entry = self.underway.get_mut(&place.folder).and_then(|f| f.entries.get_mut(place.entry));
                 if let Some(entry) = entry {
                     entry.stat = read.stat;
@@ -577,9 +581,4 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
         Ok(now.content)
     }
-}
-
-/// True for folders below the paths that the user gave.
-fn place_is_below(above: &Underway) -> bool {
-    above.parent.is_some() || above.entries.iter().all(|e| e.branch.is_none())
 }

@@ -129,6 +129,8 @@ impl Context {
 
     /// Opens the repository for the tenant.
     pub fn open(&self) -> Result<Repository> {
+        // Where there is no repository, no key helps: say that first.
+        crate::repo::repository_id(&*self.store()?)?;
         self.open_with(self.credential()?)
     }
 
@@ -159,7 +161,9 @@ impl Context {
             add("-t", &self.global.tenant);
         }
         if let Some(path) = key_file.or(self.global.key_file.as_deref()) {
-            add("--key-file", &full(&path.to_string_lossy()));
+            let path = path.to_string_lossy();
+            // A name that stands for a file the user has elsewhere is no path here.
+            add("--key-file", &if Path::new(&*path).exists() { full(&path) } else { path.into_owned() });
         }
         if let Some(path) = &self.global.password_file {
             add("--password-file", &full(&path.to_string_lossy()));

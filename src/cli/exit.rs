@@ -54,13 +54,15 @@ fn hint(e: &Error) -> Option<&'static str> {
 /// Tells an error, and returns the exit code.
 pub fn report(e: &anyhow::Error, json: bool) -> ExitCode {
     let ours = e.downcast_ref::<Error>();
+    // Our errors say their cause themselves.
+    let message = ours.map_or_else(|| format!("{e:#}"), Error::to_string);
     let code = ours.map_or(1, code);
     let hint = ours.and_then(hint);
     if json {
-        let document = serde_json::json!({ "error": { "message": format!("{e:#}"), "hint": hint, "code": code } });
+        let document = serde_json::json!({ "error": { "message": message, "hint": hint, "code": code } });
         output::complain(&document.to_string());
     } else {
-        output::complain(&format!("estrato: {}", output::escaped_text(&format!("{e:#}"))));
+        output::complain(&format!("estrato: {}", output::escaped_text(&message)));
         if let Some(hint) = hint {
             output::complain(&format!("  {hint}"));
         }

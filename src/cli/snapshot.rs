@@ -6,6 +6,7 @@ use super::init::{self, Made};
 use super::{exit, output, progress};
 use crate::backup::{self, Options, Outcome, Selection, Source, Stream};
 use crate::error::Error;
+use crate::format::key::Role;
 use crate::format::manifest::{SnapshotKind, Summary};
 use crate::monitor::{Event, Monitor as _};
 use crate::repo::Repository;
@@ -44,7 +45,7 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<ExitCode> {
     if context.global.json {
         output::print_json(&document(&outcome))?;
     } else if !context.global.quiet {
-        output::print(&text(context, &outcome, made.as_ref(), seconds))?;
+        output::print(&text(context, &outcome, made.as_ref(), repo.role(), seconds))?;
     }
     let unreadable = outcome.manifest.summary.unreadable;
     if unreadable > 0 {
@@ -144,7 +145,7 @@ fn change(summary: &Summary) -> String {
     [part(&summary.added, "added"), part(&summary.changed, "changed"), part(&summary.removed, "removed")].join(", ")
 }
 
-fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, seconds: f64) -> String {
+fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, role: Role, seconds: f64) -> String {
     let (m, s) = (&outcome.manifest, &outcome.manifest.summary);
     let mut text = String::new();
     let paths: Vec<_> = m.paths.iter().map(|p| output::escaped(p)).collect();
@@ -176,8 +177,12 @@ fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, seconds: f64)
         output::size(s.new_bytes),
         output::size(s.stored_bytes)
     );
-    let options = context.options(made.and_then(|m| m.key_file.as_deref()));
-    let _ = writeln!(text, "restore it with:\n  estrato{options} restore {} --target DIR", id.short());
+    let key = match role {
+        Role::Full => made.and_then(|m| m.key_file.as_deref()),
+        Role::Writer => Some(Path::new("FULL-KEY")),
+    };
+    let with = if role == Role::Full { "restore it with" } else { "this key cannot restore it; with a full one" };
+    let _ = writeln!(text, "{with}:\n  estrato{} restore {} --target DIR", context.options(key), id.short());
     if let Some(path) = made.filter(|m| m.new_key).and_then(|m| m.key_file.as_deref()) {
         let _ = writeln!(text, "{}", init::key_advice(path));
     }

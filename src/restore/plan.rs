@@ -10,6 +10,8 @@ use crate::index::{EntryNumber, Hint};
 use crate::limits;
 use crate::repo::Repository;
 use crate::snapshot::leaves;
+use rustix::fs::{SeekFrom, seek};
+use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
@@ -84,6 +86,8 @@ pub(super) struct Matching {
     equal: Vec<bool>,
     bytes: u64,
     size: u64,
+    /// The snapshot's file has holes.
+    holes: bool,
 }
 
 impl Matching {
@@ -98,7 +102,7 @@ impl Matching {
 /// # Errors
 /// The store's, where content lists cannot be read.
 pub(super) fn matching(repo: &Repository, file: &File, node: &Node) -> Result<Matching> {
-    let mut found = Matching { equal: Vec::new(), bytes: 0, size: file.metadata().map_or(0, |m| m.len()) };
+    let mut found = Matching { equal: Vec::new(), bytes: 0, size: file.metadata().map_or(0, |m| m.len()), holes: false };
     let (mut offset, mut buffer) = (0, Vec::new());
     for extent in leaves(repo, &node.content) {
         let extent = extent?;
@@ -113,6 +117,7 @@ pub(super) fn matching(repo: &Repository, file: &File, node: &Node) -> Result<Ma
                 }
             }
         };
+        found.holes |= extent.id.is_none();
         found.equal.push(equal);
         if equal {
             found.bytes += extent.len;
@@ -126,6 +131,16 @@ pub(super) fn matching(repo: &Repository, file: &File, node: &Node) -> Result<Ma
 fn is_zero(file: &File, mut at: u64, len: u64, buffer: &mut Vec<u8>) -> bool {
     let end = at.saturating_add(len);
     while at < end {
+        match seek(file, SeekFrom::Data(at)) {
+            // Holes need not be read.
+            Ok(data) if data > at => {
+                at = data;
+                continue;
+            }
+            Err(Errno::NXIO) => return file.metadata().is_ok_and(|m| m.len() >= end),
+            // There is data, or the file system cannot tell.
+            _ => {}
+        }
         buffer.resize(usize::try_from(end - at).unwrap_or(usize::MAX).min(limits::FRAME_PLAIN_MAX), 0);
         if file.read_exact_at(buffer, at).is_err() || buffer.iter().any(|b| *b != 0) {
             return false;
@@ -154,8 +169,14 @@ impl Round {
     ) -> Result<u64> {
         let content = std::mem::take(&mut node.content);
         if content.is_empty() {
-            let file = folder.create_file(&node.name)?;
             let path = folder.path_of(&node.name);
+            let file = match folder.open_existing(&node.name)? {
+                Some(file) => {
+                    file.set_len(0).map_err(|source| Error::Target { path: path.clone(), source })?;
+                    file
+                }
+                None => folder.create_file(&node.name)?,
+            };
             warnings
                 .extend(apply_to_file(&file, &node, owners).into_iter().map(|w| format!("{}: {w}", path.display())));
             return Ok(0);
@@ -167,9 +188,8 @@ impl Round {
             None => None,
         };
         // Holes cannot be made in place: a file that has some is kept only if all of it is right.
-        let holes = node.content.level > 0 || node.content.extents.iter().any(|e| e.id.is_none());
         let reuse = match (&existing, &matching) {
-            (Some(file), Some(m)) => !holes || m.is_whole(file, &node),
+            (Some(file), Some(m)) => !m.holes || m.is_whole(file, &node),
             _ => false,
         };
         let content = std::mem::take(&mut node.content);

@@ -123,3 +123,75 @@ impl Listing {
         self.snapshots.iter().filter(move |s| filter.passes(&s.manifest))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::content::Content;
+    use crate::format::manifest::{SnapshotKind, SourceKind, Summary};
+
+    fn snapshot(id: u8, seconds: i64, host: &str, tag: &str) -> Snapshot {
+        let time = Timestamp { seconds, nanos: 0 };
+        let manifest = Manifest {
+            time,
+            started: time,
+            ended: time,
+            host: host.into(),
+            user: String::new(),
+            paths: vec![b".".to_vec()],
+            source: vec![b"/srv/exports".to_vec()],
+            source_kind: SourceKind::Files,
+            tags: vec![tag.into()],
+            kind: SnapshotKind::Full,
+            base: None,
+            root: Content::default(),
+            summary: Summary::default(),
+            program: String::new(),
+            chain: [0; 16],
+            counter: 1,
+            previous: None,
+        };
+        Snapshot { id: SnapshotId([id; 16]), manifest, signer: SignerId([0; 32]) }
+    }
+
+    fn listing() -> Listing {
+        let snapshots = vec![snapshot(0x11, 1, "a", "x"), snapshot(0x12, 2, "b", "x"), snapshot(0x22, 3, "a", "y")];
+        let damaged = vec![(SnapshotId([0x33; 16]), Error::damaged("snapshots/33", "cut short"))];
+        Listing { snapshots, damaged }
+    }
+
+    fn chosen(text: &str, filter: &Filter) -> Result<u8> {
+        listing().choose(text, filter).map(|s| s.id.0[0])
+    }
+
+    #[test]
+    fn names_of_snapshots() {
+        let all = Filter::default();
+        assert_eq!(chosen("latest", &all).unwrap(), 0x22);
+        assert_eq!(chosen("latest~2", &all).unwrap(), 0x11);
+        assert_eq!(chosen("1212", &all).unwrap(), 0x12);
+        assert_eq!(chosen("22222222", &all).unwrap(), 0x22);
+        assert!(matches!(chosen("latest~3", &all), Err(Error::NotFound(_))));
+        assert!(matches!(chosen("latest~x", &all), Err(Error::Invalid(_))));
+        assert!(matches!(chosen("121", &all), Err(Error::Invalid(_))), "too short to name one");
+        assert!(matches!(chosen("newest", &all), Err(Error::Invalid(_))));
+        assert!(matches!(chosen("ffff", &all), Err(Error::NotFound(_))));
+        assert!(matches!(chosen("3333", &all), Err(Error::Damaged { .. })), "what is damaged is said to be");
+    }
+
+    #[test]
+    fn filters_narrow_what_latest_means() {
+        let filter = |change: fn(&mut Filter)| {
+            let mut filter = Filter::default();
+            change(&mut filter);
+            chosen("latest", &filter).ok()
+        };
+        assert_eq!(filter(|f| f.hosts = vec!["b".into()]), Some(0x12));
+        assert_eq!(filter(|f| f.tags = vec!["x".into()]), Some(0x12));
+        assert_eq!(filter(|f| f.tags = vec!["x".into(), "y".into()]), None);
+        assert_eq!(filter(|f| f.at = Some(Timestamp { seconds: 1, nanos: 5 })), Some(0x11));
+        assert_eq!(filter(|f| f.at = Some(Timestamp { seconds: 0, nanos: 5 })), None);
+        assert_eq!(filter(|f| f.paths = vec![b"/srv/exports".to_vec()]), Some(0x22));
+        assert_eq!(filter(|f| f.paths = vec![b"/srv".to_vec()]), None);
+    }
+}

@@ -241,7 +241,8 @@ pub(super) fn group_in_acl(acl: &[u8]) -> u32 {
 }
 
 fn set_times(entry: &Entry<'_>, before: &Before, node: &Node, warnings: &mut Vec<String>) {
-    if before.stat.mtime == node.mtime && before.atime == node.mtime {
+    // Comparing its data has changed the time of the last access: that alone is left as it is.
+    if before.stat.mtime == node.mtime {
         return;
     }
     let time = Timespec { tv_sec: node.mtime.seconds, tv_nsec: node.mtime.nanos.min(999_999_999).into() };
