@@ -375,8 +375,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             let old = &before[old];
             entry.token = self.settings.base.below(old);
             let started = self.settings.base.started().unwrap_or_default();
-            let racy = entry.stat.kind == Kind::File
-                && (is_racy(entry.stat.mtime, started) || is_racy(entry.stat.ctime, started));
+            let racy = is_racy(entry.stat.mtime, started) || is_racy(entry.stat.ctime, started);
             entry.before = old.content.clone();
             if old.matches(&entry.stat) && !racy {
                 entry.same = true;
@@ -471,6 +470,12 @@ impl<'a, 'w> Walk<'a, 'w> {
         if let Some(entry) = self.underway.get_mut(&place.folder).and_then(|f| f.entries.get_mut(place.entry)) {
             entry.lost = true;
             let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
+            // The total is what the snapshot holds.
+            let total = &mut self.findings.summary.total;
+            total.entries = total.entries.saturating_sub(1);
+            if entry.stat.kind == Kind::File {
+                total.bytes = total.bytes.saturating_sub(entry.stat.size);
+            }
             self.trouble(path, why);
         }
         self.resolve(place)

@@ -3,7 +3,7 @@
 
 use super::target::{Owners, TargetFolder, apply_to_file};
 use crate::error::{Error, Result};
-use crate::format::node::Node;
+use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::BlobId;
 use crate::index::{EntryNumber, Hint};
@@ -46,7 +46,7 @@ pub(super) struct PlannedFile {
     pub existing: bool,
     /// It was created by this restore.
     pub created: AtomicBool,
-    /// It has holes, or had another size.
+    /// It has holes, or has another size.
     pub set_len: bool,
     pub failed: AtomicBool,
 }
@@ -102,7 +102,8 @@ impl Matching {
 /// # Errors
 /// The store's, where content lists cannot be read.
 pub(super) fn matching(repo: &Repository, file: &File, node: &Node) -> Result<Matching> {
-    let mut found = Matching { equal: Vec::new(), bytes: 0, size: file.metadata().map_or(0, |m| m.len()), holes: false };
+    let mut found =
+        Matching { equal: Vec::new(), bytes: 0, size: file.metadata().map_or(0, |m| m.len()), holes: false };
     let (mut offset, mut buffer) = (0, Vec::new());
     for extent in leaves(repo, &node.content) {
         let extent = extent?;
@@ -150,6 +151,26 @@ fn is_zero(file: &File, mut at: u64, len: u64, buffer: &mut Vec<u8>) -> bool {
     true
 }
 
+/// What is right already of the file that stands in a file's place; `None` if it must be made anew.
+fn present(repo: &Repository, folder: &TargetFolder, node: &Node) -> Result<Option<Matching>> {
+    if let Some(file) = folder.open_existing(&node.name)? {
+        let found = matching(repo, &file, node)?;
+        // Holes cannot be made in place: a file that has some is kept only if all of it is right.
+        return Ok(Some(found).filter(|m| !m.holes || m.is_whole(&file, node)));
+    }
+    // A file of several names may be somebody else's too: it is kept if it is right, and never written.
+    if node.links > 1
+        && let Some(stat) = folder.stat_of(&node.name)?
+        && stat.kind == Kind::File
+        && stat.links == node.links
+        && let Ok((file, _)) = folder.folder().open_file(&node.name)
+    {
+        let found = matching(repo, &file, node)?;
+        return Ok(Some(found).filter(|m| m.is_whole(&file, node)));
+    }
+    Ok(None)
+}
+
 impl Round {
     /// True once the round should be written before more is planned.
     pub fn is_full(&self) -> bool {
@@ -172,7 +193,10 @@ impl Round {
             let path = folder.path_of(&node.name);
             let file = match folder.open_existing(&node.name)? {
                 Some(file) => {
-                    file.set_len(0).map_err(|source| Error::Target { path: path.clone(), source })?;
+                    // To set even the length that it has would touch it.
+                    if file.metadata().is_ok_and(|m| m.len() > 0) {
+                        file.set_len(0).map_err(|source| Error::Target { path: path.clone(), source })?;
+                    }
                     file
                 }
                 None => folder.create_file(&node.name)?,
@@ -182,16 +206,7 @@ impl Round {
             return Ok(0);
         }
         node.content = content;
-        let existing = folder.open_existing(&node.name)?;
-        let matching = match &existing {
-            Some(file) => Some(matching(repo, file, &node)?),
-            None => None,
-        };
-        // Holes cannot be made in place: a file that has some is kept only if all of it is right.
-        let reuse = match (&existing, &matching) {
-            (Some(file), Some(m)) => !m.holes || m.is_whole(file, &node),
-            _ => false,
-        };
+        let present = present(repo, folder, &node)?;
         let content = std::mem::take(&mut node.content);
         let (number, first) = (self.files.len() as u32, self.writes.len());
         let (mut offset, mut has_holes) = (0, false);
@@ -203,7 +218,7 @@ impl Round {
                     return Err(e);
                 }
             };
-            let right = reuse && matching.as_ref().is_some_and(|m| m.equal.get(at) == Some(&true));
+            let right = present.as_ref().is_some_and(|m| m.equal.get(at) == Some(&true));
             match extent.id {
                 None => has_holes = true,
                 Some(_) if right => {}
@@ -217,18 +232,19 @@ impl Round {
             }
             offset += extent.len;
         }
-        let there = if reuse { matching.map_or((0, 0), |m| (m.bytes, m.size)) } else { (0, node.size) };
+        let there = present.as_ref().map_or(0, |m| m.bytes);
         self.files.push(PlannedFile {
             folder: Arc::clone(folder),
             waiting: AtomicUsize::new(self.writes.len() - first),
             file: Mutex::new(None),
-            existing: reuse,
+            existing: present.is_some(),
             created: AtomicBool::new(false),
-            set_len: has_holes || there.1 != node.size,
+            // To set the length that a file has would touch it.
+            set_len: present.map_or(has_holes, |m| m.size != node.size),
             failed: AtomicBool::new(false),
             node,
         });
-        Ok(there.0)
+        Ok(there)
     }
 
     fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {

@@ -83,3 +83,40 @@ impl Ran {
             .unwrap_or_else(|e| panic!("{}: {e}: {}", self.line, self.stdout()))
     }
 }
+
+impl Place {
+    /// The program, to be run in a folder of this place, with the same repository and key.
+    pub fn command_in(&self, folder: impl AsRef<Path>, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command.current_dir(self.path(folder));
+        command.env("ESTRATO_REPO", self.path("repo")).env("ESTRATO_KEY_FILE", self.path("key"));
+        command
+    }
+
+    /// Takes a snapshot of what the folder `source` holds, and expects it to be whole; its JSON document.
+    #[track_caller]
+    pub fn snapshot(&self, more: &[&str]) -> serde_json::Value {
+        let arguments = [&["snapshot", ".", "--json"], more].concat();
+        Ran::of(&mut self.command_in("source", &arguments)).expect_code(0).json()
+    }
+
+    /// Restores the newest snapshot to a folder of this place, and expects everything to come back; its outcome.
+    #[track_caller]
+    pub fn restore(&self, target: &str, more: &[&str]) -> serde_json::Value {
+        let arguments = [&["restore", "latest", "--target", target, "--json"], more].concat();
+        let ran = self.run(&arguments).expect_code(0);
+        assert_eq!(ran.stderr(), "", "a warning of {arguments:?}");
+        ran.json()["outcome"].clone()
+    }
+
+    /// How many snapshots there are.
+    #[track_caller]
+    pub fn snapshots(&self) -> usize {
+        self.run(&["snapshots", "--json"]).expect_code(0).json().as_array().unwrap().len()
+    }
+}
+
+/// True if this test may do what only root may.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -6,7 +6,6 @@
 //! mode, which an access control list changes too; times last.
 
 use super::{TargetFolder, chmod};
-use crate::clock::Timestamp;
 use crate::format::node::{Kind, Node};
 use crate::source::files::{Stat, statx};
 use crate::source::users::Users;
@@ -75,12 +74,6 @@ struct Entry<'a> {
     unopened: Option<(&'a TargetFolder, CString)>,
 }
 
-/// What an entry is before it is changed.
-struct Before {
-    stat: Stat,
-    atime: Timestamp,
-}
-
 fn failed(what: &str, why: &io::Error) -> String {
     format!("{what}: {why}")
 }
@@ -91,7 +84,7 @@ fn apply(entry: &Entry<'_>, node: &Node, owners: &Owners) -> Vec<String> {
         Err(e) => return vec![failed("attributes", &e)],
     };
     let mut warnings = Vec::new();
-    let clear = set_owner(entry, &before.stat, node, owners, &mut warnings);
+    let clear = set_owner(entry, &before, node, owners, &mut warnings);
     let acl = set_xattrs(entry, node, owners, &mut warnings);
     if node.kind != Kind::Symlink {
         let changed = clear.chowned || acl != Acl::Unchanged;
@@ -99,7 +92,7 @@ fn apply(entry: &Entry<'_>, node: &Node, owners: &Owners) -> Vec<String> {
         if let Acl::Lost(group) = acl {
             mode = mode & !0o070 | mode & (group << 3);
         }
-        if changed || mode != before.stat.mode {
+        if changed || mode != before.mode {
             set_mode(entry, mode, &mut warnings);
         }
     }
@@ -107,14 +100,12 @@ fn apply(entry: &Entry<'_>, node: &Node, owners: &Owners) -> Vec<String> {
     warnings
 }
 
-fn look(entry: &Entry<'_>, kind: Kind) -> io::Result<Before> {
-    let found = statx(entry.fd, b"")?;
-    let atime = Timestamp { seconds: found.stx_atime.tv_sec, nanos: found.stx_atime.tv_nsec };
-    let stat = Stat::try_from(found)?;
+fn look(entry: &Entry<'_>, kind: Kind) -> io::Result<Stat> {
+    let stat = Stat::try_from(statx(entry.fd, b"")?)?;
     if stat.kind != kind {
         return Err(io::Error::other("it is no longer what was restored"));
     }
-    Ok(Before { stat, atime })
+    Ok(stat)
 }
 
 /// What a change of owner means for the mode.
@@ -240,9 +231,9 @@ pub(super) fn group_in_acl(acl: &[u8]) -> u32 {
         .map_or(0, |e| u32::from(u16::from_le_bytes([e[2], e[3]])) & 7)
 }
 
-fn set_times(entry: &Entry<'_>, before: &Before, node: &Node, warnings: &mut Vec<String>) {
+fn set_times(entry: &Entry<'_>, before: &Stat, node: &Node, warnings: &mut Vec<String>) {
     // Comparing its data has changed the time of the last access: that alone is left as it is.
-    if before.stat.mtime == node.mtime {
+    if before.mtime == node.mtime {
         return;
     }
     let time = Timespec { tv_sec: node.mtime.seconds, tv_nsec: node.mtime.nanos.min(999_999_999).into() };
