@@ -123,7 +123,7 @@ id!(
     16
 );
 id!(
-    /// A tenant: random, and not its name, so that a tenant can be renamed.
+    /// A tenant: random, so that a tenant made anew under an old name is another one.
     TenantId,
     16
 );

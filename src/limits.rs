@@ -54,8 +54,6 @@ pub const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 pub const TREE_SEGMENT_MIN: usize = 32 * 1024;
 /// A tree segment is closed before it grows beyond this.
 pub const TREE_SEGMENT_MAX: usize = 512 * 1024;
-/// One node's encoding: name, link target and extended attributes together.
-pub const NODE_MAX: usize = 384 * 1024;
 /// A file name, bytes (the kernel's own bound).
 pub const NAME_MAX: usize = 255;
 /// A symbolic link's target, bytes.
@@ -73,8 +71,6 @@ pub const LIST_MIN: usize = 64;
 pub const LIST_MAX: usize = 1024;
 /// Levels of content lists: 64^8 extents at the least.
 pub const LIST_LEVELS_MAX: u8 = 8;
-/// A content list's or tree segment's encoding, bytes: fits one frame.
-pub const META_BLOB_MAX: usize = FRAME_PLAIN_MAX;
 
 /// Argon2id memory that a slot may ask for, KiB (1 GiB).
 pub const ARGON_MEMORY_MAX: u32 = 1024 * 1024;

@@ -5,8 +5,9 @@ use super::known::{Known, KnownEntry, KnownFolder, Mark, Version};
 use crate::clock::Timestamp;
 use crate::crypto::derive::IdKeys;
 use crate::format::content::Content;
-use crate::format::node::Kind;
-use crate::id::SnapshotId;
+use crate::format::node::{Kind, Node};
+use crate::id::{BlobId, SnapshotId};
+use crate::index::Hint;
 use crate::repo::Repository;
 use crate::snapshot;
 
@@ -43,6 +44,14 @@ pub enum Token {
     Mark(Mark),
     /// The folder's content.
     Content(Content),
+}
+
+/// True if the index knows every blob of a file. A folder's are found out when it is read.
+fn is_indexed(repo: &Repository, node: &Node) -> bool {
+    let mut hint = Hint::default();
+    let mut known = |id: &BlobId| repo.index().find(id, &mut hint, |_, _| true).is_ok_and(|found| found.is_some());
+    node.kind != Kind::File
+        || snapshot::leaves(repo, &node.content).all(|e| e.is_ok_and(|e| e.id.is_none_or(|id| known(&id))))
 }
 
 impl Base<'_> {
@@ -92,6 +101,10 @@ impl Base<'_> {
                 let mut entries = Vec::new();
                 for node in snapshot::Folder::new(repo, content) {
                     let node = node.ok()?;
+                    // These trees were written by somebody else's notes: what the index does not know is read.
+                    if !is_indexed(repo, &node) {
+                        continue;
+                    }
                     entries.push(KnownEntry {
                         name: mark(repo.id_keys(), folder, &node.name),
                         kind: node.kind,

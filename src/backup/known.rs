@@ -13,7 +13,7 @@ use crate::error::{Error, Malformed, Result};
 use crate::format::content::Content;
 use crate::format::manifest::SnapshotKind;
 use crate::format::node::Kind;
-use crate::id::{SnapshotId, to_hex};
+use crate::id::{IndexName, SnapshotId, to_hex};
 use crate::limits;
 use crate::source::files::Stat;
 use minicbor::decode::Decoder;
@@ -28,7 +28,7 @@ const SCHEMA: &str = "
     CREATE TABLE rows(key BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, row BLOB NOT NULL,
         PRIMARY KEY(key, since)) WITHOUT ROWID;
     CREATE TABLE versions(no INTEGER PRIMARY KEY, snapshot BLOB NOT NULL, kind INTEGER NOT NULL,
-        seconds INTEGER NOT NULL, nanos INTEGER NOT NULL);
+        seconds INTEGER NOT NULL, nanos INTEGER NOT NULL, indexes BLOB NOT NULL);
     CREATE TABLE chain(id BLOB NOT NULL, counter INTEGER NOT NULL, previous BLOB);
     PRAGMA user_version = 1;";
 /// The end of a row that still holds.
@@ -43,6 +43,20 @@ pub struct Version {
     pub snapshot: SnapshotId,
     /// When it began: what changed after that may look unchanged.
     pub started: Timestamp,
+    /// The index objects on which its contents rest: without any of them they may be nowhere.
+    pub indexes: Vec<IndexName>,
+}
+
+/// What a version's trust rests on.
+pub struct Rests {
+    /// When its snapshot began.
+    pub started: Timestamp,
+    /// The index objects there were.
+    pub indexes: Vec<IndexName>,
+}
+
+fn split(names: &[u8]) -> Vec<IndexName> {
+    names.as_chunks::<{ IndexName::LEN }>().0.iter().map(|name| IndexName(*name)).collect()
 }
 
 /// A writer's unbroken memory of what it has written.
@@ -205,13 +219,14 @@ impl Known {
     pub fn newest(&self, full: bool) -> Result<Option<Version>> {
         self.connection
             .query_row(
-                "SELECT no, snapshot, seconds, nanos FROM versions WHERE kind = 0 OR NOT ?1 ORDER BY no DESC LIMIT 1",
+                "SELECT no, snapshot, seconds, nanos, indexes FROM versions WHERE kind = 0 OR NOT ?1 ORDER BY no DESC LIMIT 1",
                 [full],
                 |row| {
                     Ok(Version {
                         number: row.get(0)?,
                         snapshot: SnapshotId(row.get(1)?),
                         started: Timestamp { seconds: row.get(2)?, nanos: row.get(3)? },
+                        indexes: split(row.get_ref(4)?.as_blob()?),
                     })
                 },
             )
@@ -302,13 +317,14 @@ impl Known {
     ///
     /// # Errors
     /// See [`Known::newest`].
-    pub fn commit(self, snapshot: SnapshotId, kind: SnapshotKind, started: Timestamp, chain: &Chain) -> Result<()> {
+    pub fn commit(self, snapshot: SnapshotId, kind: SnapshotKind, from: &Rests, chain: &Chain) -> Result<()> {
         let fails = self.fails();
         let c = &self.connection;
+        let indexes: Vec<u8> = from.indexes.iter().flat_map(|name| name.0).collect();
         c.execute("DELETE FROM versions WHERE no <> ?1", [self.full.unwrap_or(0)]).map_err(&fails)?;
         c.execute(
-            "INSERT INTO versions(no, snapshot, kind, seconds, nanos) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![self.version, snapshot.0, kind as i64, started.seconds, started.nanos],
+            "INSERT INTO versions(no, snapshot, kind, seconds, nanos, indexes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![self.version, snapshot.0, kind as i64, from.started.seconds, from.started.nanos, indexes],
         )
         .map_err(&fails)?;
         c.execute("DELETE FROM chain", []).map_err(&fails)?;
@@ -382,7 +398,8 @@ mod tests {
         for key in end {
             known.end(&[*key; 16]).unwrap();
         }
-        known.commit(SnapshotId([n; 16]), kind, START, &CHAIN).unwrap();
+        let rests = Rests { started: START, indexes: vec![IndexName([n; 32]); 2] };
+        known.commit(SnapshotId([n; 16]), kind, &rests, &CHAIN).unwrap();
     }
 
     #[test]
@@ -396,6 +413,7 @@ mod tests {
         let known = Known::open(root, &[0; 16]).unwrap().unwrap();
         let (newest, full) = (known.newest(false).unwrap().unwrap(), known.newest(true).unwrap().unwrap());
         assert_eq!((newest.snapshot.0[0], full.snapshot.0[0]), (3, 1));
+        assert_eq!(newest.indexes, [IndexName([3; 32]); 2]);
         let read = |version: &Version, key: u8| known.folder(version.number, &[key; 16]).unwrap();
         assert_eq!(read(&newest, 1), Some(folder(12)));
         assert_eq!((read(&newest, 2), read(&newest, 3)), (None, Some(folder(30))));

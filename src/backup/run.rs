@@ -5,7 +5,7 @@
 use super::base::Base;
 use super::content::ContentBuilder;
 use super::file::{FileReader, Stop};
-use super::known::{Chain, Known, Mark};
+use super::known::{Chain, Known, Mark, Rests, Version};
 use super::stream::Stream;
 use super::tree::TreeBuilder;
 use super::walk::{Done, Job, Settings, Walk};
@@ -153,7 +153,7 @@ impl<'a> Planned<'a> {
     }
 
     /// What the source is compared with.
-    fn base(&self, session: Option<&Session<'_>>, known: Option<&Known>) -> Result<Base<'a>> {
+    fn base(&self, session: Option<&Session<'_>>, known: Option<&Known>, monitor: &dyn Monitor) -> Result<Base<'a>> {
         if self.options.kind == SnapshotKind::Full || self.source_kind != SourceKind::Files {
             return Ok(Base::None);
         }
@@ -162,6 +162,7 @@ impl<'a> Planned<'a> {
         if let Some(version) = known.map(|k| k.newest(full_only)).transpose()?.flatten()
             && trusted(&version.snapshot)
             && self.exists(&version.snapshot)
+            && self.still_indexed(&version, monitor)?
         {
             return Ok(Base::Known(version));
         }
@@ -186,6 +187,19 @@ impl<'a> Planned<'a> {
         }))
     }
 
+    /// True if every index object on which the notes rest is still there, or replaced by one that a
+    /// full key signed: what an object that was lost knew may be nowhere now, and is read again.
+    fn still_indexed(&self, version: &Version, monitor: &dyn Monitor) -> Result<bool> {
+        let held = self.repo.indexes_held()?;
+        let lost = version.indexes.iter().filter(|name| !held.contains(name)).count();
+        if lost > 0 {
+            monitor.event(Event::Warning(format!(
+                "{lost} index objects that this machine has seen are gone; everything is read again, and what they named is stored again"
+            )));
+        }
+        Ok(lost == 0)
+    }
+
     /// True if the snapshot's object is still there, and no tombstone; a writer key can see that much.
     fn exists(&self, id: &SnapshotId) -> bool {
         let name = self.repo.names().snapshot(id);
@@ -202,7 +216,7 @@ impl<'a> Planned<'a> {
             monitor.event(Event::Warning(problem.to_string()));
         }
         let known = self.known(monitor)?;
-        let base = self.base(None, known.as_ref())?;
+        let base = self.base(None, known.as_ref(), monitor)?;
         let base_id = base.snapshot();
         // The channels stay unused: a dry run reads no file.
         let (jobs, _) = bounded(0);
@@ -233,7 +247,7 @@ impl<'a> Planned<'a> {
             Some(chain) => Chain { counter: chain.counter + 1, ..chain },
             None => Chain { id: random::bytes()?, counter: 1, previous: None },
         };
-        let base = self.base(Some(session), known.as_ref())?;
+        let base = self.base(Some(session), known.as_ref(), monitor)?;
         let base_id = base.snapshot();
         if !matches!(base, Base::Known(_))
             && let Some(known) = &mut known
@@ -297,6 +311,7 @@ impl<'a> Planned<'a> {
         let name = stream.name.clone();
         let mut reader = FileReader::new(writer.lane(), self.repo.chunker(), monitor);
         let mut content = ContentBuilder::default();
+        stream.start()?;
         let len = reader.stream(&mut stream, &mut content).map_err(|stop| match stop {
             Stop::Source(source) => Error::Source { path: label.into(), source },
             Stop::Repository(e) => e,
@@ -363,12 +378,15 @@ impl<'a> Planned<'a> {
 impl Taken {
     /// Creates the snapshot; only then the local state may say that it exists.
     fn commit(self, session: Session<'_>) -> Result<Outcome> {
+        let repo = session.repository();
         let snapshot = session.commit(&self.manifest)?;
         if let Some(known) = self.known {
             let chain = Chain { previous: Some(snapshot), ..self.chain };
-            let (kind, started) = (self.manifest.kind, self.manifest.started);
+            let kind = self.manifest.kind;
+            let indexes = repo.index().objects()?.into_iter().map(|o| o.name).collect();
+            let rests = Rests { started: self.manifest.started, indexes };
             // The snapshot stands; without notes the next one only takes longer.
-            if let Err(e) = known.commit(snapshot, kind, started, &chain) {
+            if let Err(e) = known.commit(snapshot, kind, &rests, &chain) {
                 tracing::warn!("the notes on this machine were not kept: {e}");
             }
         }

@@ -8,7 +8,23 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 enum From {
     Input(Box<dyn Read + Send>),
-    Command { child: Child, output: ChildStdout, line: String },
+    Command(Running),
+}
+
+/// A command: not started, or running.
+struct Running {
+    words: Vec<String>,
+    started: Option<(Child, ChildStdout)>,
+}
+
+impl Running {
+    fn line(&self) -> String {
+        self.words.join(" ")
+    }
+
+    fn failed(&self, status: impl ToString) -> Error {
+        Error::Command { command: self.line(), status: status.to_string() }
+    }
 }
 
 /// One stream and the name under which it is stored.
@@ -27,45 +43,50 @@ impl Stream {
         Ok(Self { name: checked(name)?, from: From::Input(input) })
     }
 
-    /// What a command prints on its standard output. It begins to run now.
+    /// What a command prints on its standard output. It is started when the snapshot comes to read it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a name that is none, [`Error::Command`] if it cannot be started.
+    /// [`Error::Invalid`] for a name that is none, or no command.
     pub fn command(name: &str, words: &[String]) -> Result<Self> {
         let name = checked(name)?;
-        let line = words.join(" ");
-        let [program, arguments @ ..] = words else {
+        if words.is_empty() {
             return Err(Error::Invalid("no command was given".into()));
-        };
-        let failed = |e: io::Error| Error::Command { command: line.clone(), status: e.to_string() };
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
-        let output = child.stdout.take().ok_or_else(|| Error::Invalid("a command without an output".into()))?;
-        Ok(Self { name, from: From::Command { child, output, line } })
+        }
+        Ok(Self { name, from: From::Command(Running { words: words.to_vec(), started: None }) })
+    }
+
+    /// Starts the command, if it is one.
+    pub(super) fn start(&mut self) -> Result<()> {
+        let From::Command(running) = &mut self.from else { return Ok(()) };
+        let [program, arguments @ ..] = &running.words[..] else { return Ok(()) };
+        let spawned = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        let mut child = spawned.map_err(|e| running.failed(e))?;
+        let output = child.stdout.take().ok_or_else(|| running.failed("it has no output"))?;
+        running.started = Some((child, output));
+        Ok(())
     }
 
     pub(super) fn is_command(&self) -> bool {
-        matches!(self.from, From::Command { .. })
+        matches!(self.from, From::Command(_))
     }
 
     /// What to call the stream in an error.
     pub(super) fn label(&self) -> String {
         match &self.from {
             From::Input(_) => "standard input".into(),
-            From::Command { line, .. } => format!("the output of {line}"),
+            From::Command(running) => format!("the output of {}", running.line()),
         }
     }
 
     /// Waits until the command has ended well.
     pub(super) fn ended(&mut self) -> Result<()> {
-        let From::Command { child, line, .. } = &mut self.from else { return Ok(()) };
-        let failed = |status: String| Error::Command { command: line.clone(), status };
-        let status = child.wait().map_err(|e| failed(e.to_string()))?;
-        if status.success() { Ok(()) } else { Err(failed(status.to_string())) }
+        let From::Command(running) = &mut self.from else { return Ok(()) };
+        let Some((child, _)) = &mut running.started else { return Err(running.failed("it was never started")) };
+        match child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(running.failed(status)),
+            Err(e) => Err(running.failed(e)),
+        }
     }
 }
 
@@ -73,14 +94,15 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.from {
             From::Input(input) => input.read(buffer),
-            From::Command { output, .. } => output.read(buffer),
+            From::Command(Running { started: Some((_, output)), .. }) => output.read(buffer),
+            From::Command(_) => Err(io::Error::other("the command was not started")),
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let From::Command { child, .. } = &mut self.from {
+        if let From::Command(Running { started: Some((child, _)), .. }) = &mut self.from {
             // After a clean end there is nothing left to kill; otherwise nobody reads it any more.
             if !matches!(child.try_wait(), Ok(Some(_))) {
                 let _ = child.kill();

@@ -83,7 +83,7 @@ fn a_change_in_a_long_content_makes_few_new_lists() {
     let before = repo.index().packs().unwrap().len();
     content(&repo, &extents);
     let packs = repo.index().packs().unwrap();
-    let new: usize = packs[before..].iter().map(|p| repo.index().pack(p.number).unwrap().blobs()).sum();
+    let new: usize = packs[before..].iter().map(|p| repo.index().pack(p.number).unwrap().unwrap().blobs()).sum();
     assert!((1..=4).contains(&new), "{new} new lists");
 }
 
@@ -117,7 +117,7 @@ fn segments_stay_small_whatever_the_nodes_hold() {
     });
     for extent in leaves(&repo, &content) {
         let blob = repo.blob(BlobKind::Tree, &extent.unwrap().id.unwrap()).unwrap();
-        assert!(blob.len() <= limits::META_BLOB_MAX);
+        assert!(blob.len() <= limits::FRAME_PLAIN_MAX);
     }
     assert_eq!(Folder::new(&repo, &content).count(), 8);
 }

@@ -84,7 +84,8 @@ pub fn seal(holder: &Holder<'_>, bundle: &Bundle) -> Result<(SlotId, Slot)> {
     };
     let aad = aad(bundle.tenant, &id);
     let object = || format!("slot {id}");
-    let mut slot = Slot { kind, salt, stretch: None, encapsulated: Vec::new(), sealed: Vec::new() };
+    let mut slot =
+        Slot { kind, salt, stretch: None, encapsulated: Vec::new(), sealed: Vec::new(), tenant: bundle.tenant };
     let key = match holder {
         Holder::KeyFile(key) => salted(&key.0, &salt),
         Holder::Password(password) => {

@@ -175,10 +175,12 @@ pub struct Slot {
     pub encapsulated: Vec<u8>,
     /// The sealed bundle.
     pub sealed: Vec<u8>,
+    /// The tenant: the slot is found by it, should the tenant's own record be lost.
+    pub tenant: TenantId,
 }
 
 impl Slot {
-    /// The record: 0 kind, 1 salt, 2 stretch, 3 encapsulated, 4 sealed.
+    /// The record: 0 kind, 1 salt, 2 stretch, 3 encapsulated, 4 sealed, 5 tenant.
     pub fn encode(&self) -> Vec<u8> {
         let mut r = Record::new();
         r.u64(0, self.kind as u64).bytes(1, &self.salt);
@@ -188,17 +190,18 @@ impl Slot {
         if !self.encapsulated.is_empty() {
             r.bytes(3, &self.encapsulated);
         }
-        r.bytes(4, &self.sealed);
+        r.bytes(4, &self.sealed).bytes(5, self.tenant.as_bytes());
         r.finish()
     }
 
     /// Reads the record; parameters beyond the bounds are refused before they are used.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (mut kind, mut salt, mut stretch) = (None, None, None);
+        let (mut kind, mut salt, mut stretch, mut tenant) = (None, None, None, None);
         let (mut encapsulated, mut sealed) = (Vec::new(), Vec::new());
         let mut f = Fields::begin(Decoder::new(bytes))?;
-        while let Some(key) = f.next(&[0, 1, 2, 3, 4])? {
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5])? {
             match key {
+                5 => tenant = Some(TenantId(f.array()?)),
                 0 => kind = Some(SlotKind::from_byte(f.value().u8()?)?),
                 1 => salt = Some(f.array()?),
                 2 => {
@@ -213,8 +216,8 @@ impl Slot {
             }
         }
         finished(&f.end())?;
-        let (Some(kind), Some(salt)) = (kind, salt) else {
-            return Err(Malformed::new("a slot without a kind or salt"));
+        let (Some(kind), Some(salt), Some(tenant)) = (kind, salt, tenant) else {
+            return Err(Malformed::new("a slot without a kind, salt or tenant"));
         };
         if let Some(s) = stretch {
             let lanes = 1..=limits::ARGON_LANES_MAX;
@@ -230,7 +233,7 @@ impl Slot {
         if (kind == SlotKind::Password) != stretch.is_some() {
             return Err(Malformed::new("a slot whose kind and Argon2 parameters do not fit"));
         }
-        Ok(Self { kind, salt, stretch, encapsulated, sealed })
+        Ok(Self { kind, salt, stretch, encapsulated, sealed, tenant })
     }
 }
 
@@ -384,6 +387,7 @@ mod tests {
             stretch: Some(stretch),
             encapsulated: Vec::new(),
             sealed: vec![9; 100],
+            tenant: TenantId([1; 16]),
         }
     }
 

@@ -21,7 +21,7 @@ const VERSION: i64 = 1;
 const FILE: &str = "index.db";
 const SCHEMA: &str = "
     CREATE TABLE objects(no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, signer BLOB NOT NULL);
-    CREATE TABLE packs(no INTEGER PRIMARY KEY, object INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL,
+    CREATE TABLE packs(no INTEGER PRIMARY KEY AUTOINCREMENT, object INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL,
         entry BLOB NOT NULL);
     CREATE INDEX packs_of_object ON packs(object);
     CREATE TABLE blobs(key INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY(key, pack)) WITHOUT ROWID;
@@ -104,7 +104,12 @@ impl Db {
         rows.collect::<Result<_, _>>().map_err(&fails)
     }
 
-    pub(super) fn add(&mut self, name: &IndexName, signer: &SignerId, object: &IndexObject) -> Result<()> {
+    pub(super) fn add(
+        &mut self,
+        name: &IndexName,
+        signer: &SignerId,
+        object: &IndexObject,
+    ) -> Result<Vec<EntryNumber>> {
         let fails = self.fails();
         let rows = object.packs.iter().map(pack_row).collect::<Result<Vec<_>>>()?;
         let t = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&fails)?;
@@ -112,15 +117,18 @@ impl Db {
             .execute("INSERT OR IGNORE INTO objects(name, signer) VALUES (?1, ?2)", params![name.0, signer.0])
             .map_err(&fails)?;
         if new == 0 {
-            return Ok(());
+            drop(t);
+            return self.packs_of(&[*name]);
         }
         let number = t.last_insert_rowid();
+        let mut numbers = Vec::with_capacity(object.packs.len());
         let mut keys = Vec::with_capacity(super::blobs_of(&object.packs));
         for (entry, row) in object.packs.iter().zip(rows) {
             t.prepare_cached("INSERT INTO packs(object, name, size, entry) VALUES (?1, ?2, ?3, ?4)")
                 .and_then(|mut q| q.execute(params![number, entry.name.0, entry.size as i64, row]))
                 .map_err(&fails)?;
             let pack = t.last_insert_rowid();
+            numbers.push(pack);
             let ids = entry.directory.frames.iter().flat_map(|f| &f.ids);
             keys.extend(ids.map(|id| (key(id), pack)));
         }
@@ -142,7 +150,8 @@ impl Db {
                 supersede.execute(params![number, name.0]).map_err(&fails)?;
             }
         }
-        t.commit().map_err(&fails)
+        t.commit().map_err(&fails)?;
+        Ok(numbers)
     }
 
     pub(super) fn remove(&mut self, names: &[IndexName]) -> Result<()> {
@@ -154,7 +163,8 @@ impl Db {
         let t = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&fails)?;
         for (pack, entry) in doomed {
             match entry {
-                Ok(entry) => {
+                Ok(None) => {}
+                Ok(Some(entry)) => {
                     let mut delete =
                         t.prepare_cached("DELETE FROM blobs WHERE key = ?1 AND pack = ?2").map_err(&fails)?;
                     for id in entry.directory.frames.iter().flat_map(|f| &f.ids) {
@@ -243,7 +253,8 @@ impl Db {
         Ok(self.named_by("superseded", "name", by)?.into_iter().map(IndexName).collect())
     }
 
-    pub(super) fn entry(&self, number: EntryNumber) -> Result<PackEntry> {
+    /// One entry; `None` if another process has dropped it meanwhile.
+    pub(super) fn entry(&self, number: EntryNumber) -> Result<Option<PackEntry>> {
         let fails = self.fails();
         let row: Option<Vec<u8>> = self
             .connection
@@ -251,8 +262,8 @@ impl Db {
             .and_then(|mut q| q.query_row([number], |row| row.get(0)).optional())
             .map_err(&fails)?;
         let damaged = |why: String| Error::Local { path: self.path.clone(), why };
-        let row = row.ok_or_else(|| damaged(format!("entry {number} is gone; remove this file")))?;
-        entry_of(&row).map_err(|e| damaged(format!("{e}; remove this file, it is made again")))
+        let Some(row) = row else { return Ok(None) };
+        entry_of(&row).map(Some).map_err(|e| damaged(format!("{e}; remove this file, it is made again")))
     }
 
     pub(super) fn candidates(&self, id: &BlobId) -> Result<Vec<EntryNumber>> {

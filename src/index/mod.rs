@@ -96,11 +96,11 @@ impl Index {
         lock(&self.db).objects()
     }
 
-    /// Takes in an object's entries; once is enough, and twice does no harm.
+    /// Takes in an object's entries, and returns their numbers; once is enough, and twice does no harm.
     ///
     /// # Errors
     /// See [`Index::objects`].
-    pub fn add(&self, name: &IndexName, signer: &SignerId, object: &IndexObject) -> Result<()> {
+    pub fn add(&self, name: &IndexName, signer: &SignerId, object: &IndexObject) -> Result<Vec<EntryNumber>> {
         lock(&self.db).add(name, signer, object)
     }
 
@@ -140,18 +140,18 @@ impl Index {
         lock(&self.db).superseded(by)
     }
 
-    /// One pack's entry.
+    /// One pack's entry; `None` if it was dropped meanwhile, by this process or another.
     ///
     /// # Errors
     /// See [`Index::objects`].
-    pub fn pack(&self, number: EntryNumber) -> Result<Arc<PackMap>> {
+    pub fn pack(&self, number: EntryNumber) -> Result<Option<Arc<PackMap>>> {
         if let Some(pack) = self.cached(number) {
-            return Ok(pack);
+            return Ok(Some(pack));
         }
-        let entry = lock(&self.db).entry(number)?;
+        let Some(entry) = lock(&self.db).entry(number)? else { return Ok(None) };
         let pack = Arc::new(PackMap::new(number, &entry));
         self.keep(&pack);
-        Ok(pack)
+        Ok(Some(pack))
     }
 
     fn cached(&self, number: EntryNumber) -> Option<Arc<PackMap>> {
@@ -187,7 +187,7 @@ impl Index {
         let numbers = lock(&self.db).candidates(id)?;
         let mut found = Vec::new();
         for number in numbers {
-            let pack = self.pack(number)?;
+            let Some(pack) = self.pack(number)? else { continue };
             if let Some(place) = pack.place(id) {
                 found.push((pack, place));
             }

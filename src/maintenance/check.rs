@@ -420,7 +420,8 @@ fn read_packs(
 }
 
 fn read_pack(repo: &Repository, known: &KnownPack, decompressor: &mut Decompressor) -> Result<PackResult> {
-    let map = repo.index().pack(known.number)?;
+    let gone = || Error::Busy { what: "the index on this machine".into() };
+    let map = repo.index().pack(known.number)?.ok_or_else(gone)?;
     let mut result = PackResult {
         name: known.name,
         bytes: known.size,

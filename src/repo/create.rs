@@ -148,16 +148,18 @@ fn make_tenant(
     Ok(NewTenant { id, fingerprint: tenant_signing.id() })
 }
 
-fn place(id: TenantId) -> Place<'static> {
-    Place { object: ObjectType::Tenant, tenant: id, fresh: &[], name: None }
+/// A tenant's record has nothing fresh; its header stands there, so that its cipher is signed too.
+fn place(id: TenantId, header: &[u8]) -> Place<'_> {
+    Place { object: ObjectType::Tenant, tenant: id, fresh: header, name: None }
 }
 
 /// The tenant's object: header, record, signature, hash.
 fn encode_tenant(record: &TenantRecord, cipher: Cipher, signing: &Signing) -> Vec<u8> {
     let payload = record.encode();
-    let mut object = Header { object: ObjectType::Tenant, cipher }.encode().to_vec();
+    let header = Header { object: ObjectType::Tenant, cipher }.encode();
+    let mut object = header.to_vec();
     object.extend_from_slice(&payload);
-    object.extend_from_slice(&signing.sign(&place(record.id), &payload));
+    object.extend_from_slice(&signing.sign(&place(record.id, &header), &payload));
     header::close(&mut object);
     object
 }
@@ -173,7 +175,12 @@ pub(super) fn decode_tenant(bytes: &[u8], name: &str) -> Result<(Header, TenantR
             .split_last_chunk::<64>()
             .ok_or_else(|| crate::error::Malformed::new("shorter than its signature"))?;
         let record = TenantRecord::decode(payload)?;
-        crate::crypto::sign::verify(&SignerId(record.verifying), signature, &place(record.id), payload)?;
+        crate::crypto::sign::verify(
+            &SignerId(record.verifying),
+            signature,
+            &place(record.id, &header.encode()),
+            payload,
+        )?;
         Ok(record)
     };
     let record = decode().map_err(|e: crate::error::Malformed| e.of(name))?;

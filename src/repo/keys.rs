@@ -104,7 +104,11 @@ pub(super) fn list_keys(store: &dyn Store, names: &TenantNames) -> Result<(Vec<S
     for object in store.list(&names.keys())? {
         let name = last_part(&object.name);
         if let Some(version) = name.strip_prefix("signers.") {
-            newest = newest.max(version.parse().unwrap_or(0));
+            // Only a name that this program would write: anything else is somebody's litter.
+            let version = version.parse().unwrap_or(0);
+            if names.signers(version) == object.name {
+                newest = newest.max(version);
+            }
         } else if let Ok(slot) = name.parse() {
             slots.push(slot);
         }
@@ -200,22 +204,15 @@ impl Repository {
     /// last full key.
     pub fn remove_key(&mut self, which: &str) -> Result<Signer> {
         let signing = self.tenant_signing("remove keys")?;
+        let named = |s: &&Signer| {
+            s.label == which
+                || which.len() >= 4 && (s.slot.to_string().starts_with(which) || s.id.to_string().starts_with(which))
+        };
         let present: Vec<&Signer> = self.signers.signers.iter().filter(|s| s.removed.is_none()).collect();
-        let matches: Vec<&&Signer> = present
-            .iter()
-            .filter(|s| {
-                s.label == which
-                    || which.len() >= 4
-                        && (s.slot.to_string().starts_with(which) || s.id.to_string().starts_with(which))
-            })
-            .collect();
+        let matches: Vec<&Signer> = present.iter().copied().filter(named).collect();
         let id = match matches[..] {
             [one] => one.id,
-            [] => {
-                return Err(Error::NotFound(format!(
-                    "no key is called {which}, nor begins with it (4 digits at least)"
-                )));
-            }
+            [] => return self.finish_removal(self.signers.signers.iter().find(named).cloned(), which),
             _ => return Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
         };
         let full = present.iter().filter(|s| s.role == Role::Full).count();
@@ -233,11 +230,21 @@ impl Repository {
         }
         let removed = removed.ok_or_else(|| Error::NotFound(format!("no key is called {which}")))?;
         write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list)?;
-        match self.store.delete(&self.names.slot(&removed.slot)) {
-            Err(e) if e.fault != StoreFault::NotFound => return Err(e.into()),
-            _ => {}
-        }
         self.signers = list;
-        Ok(removed)
+        match self.store.delete(&self.names.slot(&removed.slot)) {
+            Err(e) if e.fault != StoreFault::NotFound => Err(e.into()),
+            _ => Ok(removed),
+        }
+    }
+
+    /// The list says already that the key is removed; its slot may have been left behind.
+    fn finish_removal(&self, removed: Option<Signer>, which: &str) -> Result<Signer> {
+        let missing = || Error::NotFound(format!("no key is called {which}, nor begins with it (4 digits at least)"));
+        let removed = removed.ok_or_else(missing)?;
+        match self.store.delete(&self.names.slot(&removed.slot)) {
+            Ok(()) => Ok(removed),
+            Err(e) if e.fault == StoreFault::NotFound => Err(missing()),
+            Err(e) => Err(e.into()),
+        }
     }
 }

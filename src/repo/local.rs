@@ -32,11 +32,14 @@ impl LocalFolder {
     /// The tenant's folder below `root`, made if it is missing; with no root, nothing is kept.
     ///
     /// # Errors
-    /// [`Error::Local`] where the folder cannot be made.
-    pub fn new(root: Option<&Path>, repository: RepositoryId, tenant: TenantId) -> Result<Self> {
+    /// [`Error::Local`] where the folder cannot be made; [`Error::Damaged`] if this machine knows
+    /// another tenant under the name.
+    pub fn new(root: Option<&Path>, repository: RepositoryId, name: &str, tenant: TenantId) -> Result<Self> {
         let Some(root) = root else { return Ok(Self(None)) };
-        let folder = root.join(repository.to_string()).join(tenant.to_string());
+        let above = root.join(repository.to_string());
+        let folder = above.join(tenant.to_string());
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| local(&folder, &e))?;
+        check_name(&above, name, tenant)?;
         Ok(Self(Some(folder)))
     }
 
@@ -86,6 +89,25 @@ impl LocalFolder {
     }
 }
 
+/// Holds the tenant against the one that this machine has met under its name: whoever forges a
+/// whole tenant for a recipient's key cannot give it the id of the real one.
+fn check_name(above: &Path, name: &str, tenant: TenantId) -> Result<()> {
+    let hash = blake3::hash(name.as_bytes());
+    let path = above.join(format!("name-{}", crate::id::to_hex(&hash.as_bytes()[..16])));
+    match std::fs::read(&path) {
+        Ok(known) if known == tenant.to_string().as_bytes() => Ok(()),
+        Ok(known) if !known.is_empty() => Err(Error::damaged(
+            format!("tenant {name}"),
+            format!(
+                "it is another tenant than this machine has met under that name; if it was really made anew, remove {}",
+                path.display()
+            ),
+        )),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(local(&path, &e)),
+        _ => write_replacing(&path, tenant.to_string().as_bytes()).map_err(|e| local(&path, &e)),
+    }
+}
+
 fn write_replacing(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
@@ -101,7 +123,10 @@ mod tests {
     #[test]
     fn a_rollback_and_a_forgery_are_told() {
         let root = tempfile::tempdir().unwrap();
-        let folder = LocalFolder::new(Some(root.path()), RepositoryId([1; 16]), TenantId([2; 16])).unwrap();
+        let open = |tenant| LocalFolder::new(Some(root.path()), RepositoryId([1; 16]), "t", TenantId([tenant; 16]));
+        let folder = open(2).unwrap();
+        assert!(open(3).is_err(), "another tenant under the same name");
+        assert!(open(2).is_ok());
         folder.check_seen("t", SignerId([1; 32]), 3).unwrap();
         folder.check_seen("t", SignerId([1; 32]), 4).unwrap();
         assert!(folder.check_seen("t", SignerId([1; 32]), 3).unwrap_err().to_string().contains("rollback"));

@@ -57,13 +57,17 @@ impl Repository {
         let public = PublicKey::from_bytes(&record.public_key).map_err(|e| e.of(names.tenant()))?;
         let keys = IdKeys::new(&bundle.id_key);
         let full = full_keys(&bundle, &public, &names)?;
-        let local = LocalFolder::new(cache.as_deref(), id, record.id)?;
+        let local = LocalFolder::new(cache.as_deref(), id, &tenant, record.id)?;
 
         let realm = Realm { tenant: record.id, keys: &keys };
         let (_, newest) = keys::list_keys(&*store, &names)?;
         let signers = match (newest, &full) {
             (0, Some(full)) => {
-                // The tenant's making was interrupted: this key, which made it, completes it.
+                // The tenant's making was interrupted: this key, which made it, completes it. One that
+                // has been used had a list, which somebody took away.
+                if !store.list(&names.snapshots())?.is_empty() || !store.list(&names.indexes())?.is_empty() {
+                    return Err(Error::Missing { object: names.signers(1) });
+                }
                 let list = SignerList { version: 1, signers: vec![own_entry(&bundle, slot_id, kind, &*clock)] };
                 local.check_seen(&tenant, tenant_verifying, 1)?;
                 keys::write_signers(&*store, &names, cipher, &realm, &full.tenant_signing, &list)?;
@@ -73,6 +77,10 @@ impl Repository {
             _ => keys::read_signers(&*store, &names, &realm, tenant_verifying, newest)?,
         };
         local.check_seen(&tenant, tenant_verifying, signers.version)?;
+        let signing = Signing::from_seed(&bundle.signer_seed);
+        if signers.signers.iter().any(|s| s.id == signing.id() && s.removed.is_some()) {
+            return Err(Error::NoKey { why: format!("this key was removed from tenant {tenant}") });
+        }
         let index = match local.path() {
             Some(folder) => Index::open(folder)?,
             None => Index::in_memory()?,
@@ -89,7 +97,7 @@ impl Repository {
             keys,
             public,
             full,
-            signing: Signing::from_seed(&bundle.signer_seed),
+            signing,
             signers,
             index,
             local,

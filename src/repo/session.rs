@@ -24,7 +24,7 @@ use crate::index::{EntryNumber, PackMap, Place};
 use crate::limits;
 use crate::store::Store;
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How often a commit whose answer was lost is sent again.
@@ -33,8 +33,9 @@ const COMMIT_TRIES: usize = 3;
 /// Which copies count as stored.
 #[derive(Debug, Default)]
 pub struct Counting {
-    /// Entries that were in the index when the session began and do not count.
-    excluded: HashSet<EntryNumber>,
+    /// Entries that count: those that did when the session began, and its own. Whatever another
+    /// process on this machine takes into the index meanwhile was never weighed, and does not count.
+    counted: RwLock<HashSet<EntryNumber>>,
     /// The plan in force, if any.
     plan: Option<Plan>,
     /// A plan is in force that cannot be read: nothing that was there before counts.
@@ -48,7 +49,12 @@ impl Counting {
     pub fn counts(&self, pack: &PackMap, place: &Place) -> bool {
         // A delta counts only if its bases do; until deltas are written none is relied on.
         let plain = pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0);
-        plain && !self.excluded.contains(&pack.number)
+        plain && self.counted.read().unwrap_or_else(PoisonError::into_inner).contains(&pack.number)
+    }
+
+    /// Makes this session's own entries count.
+    pub(super) fn accept(&self, own: Vec<EntryNumber>) {
+        self.counted.write().unwrap_or_else(PoisonError::into_inner).extend(own);
     }
 
     /// True if what a snapshot holds may be taken unread.
@@ -147,15 +153,17 @@ impl<'r> Session<'r> {
         let vouched = repo.index.vouched(&repo.full_signers())?;
         let condemned: HashSet<PackName> =
             self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect();
+        let mut counted = Vec::new();
         for pack in repo.index.packs()? {
             let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
             if word && !listed.contains(&pack.name) {
                 self.counting.missing.insert(pack.name);
             }
-            if self.counting.distrust || !word || !listed.contains(&pack.name) || condemned.contains(&pack.name) {
-                self.counting.excluded.insert(pack.number);
+            if !self.counting.distrust && word && listed.contains(&pack.name) && !condemned.contains(&pack.name) {
+                counted.push(pack.number);
             }
         }
+        self.counting.accept(counted);
         if !self.counting.missing.is_empty() {
             self.warnings.push(format!(
                 "{} packs that the index names are not in the store; everything is read again, and what they held is stored again",
@@ -169,7 +177,11 @@ impl<'r> Session<'r> {
     fn plan_in_force(&mut self) -> Result<Option<Plan>> {
         let repo = self.repo;
         let listed = repo.store.list(&repo.names.plans())?;
-        let Some(number) = listed.iter().filter_map(|o| last_part(&o.name).parse::<u64>().ok()).max() else {
+        let numbered = |o: &crate::store::Listed| {
+            let number = last_part(&o.name).parse::<u64>().ok()?;
+            (repo.names.plan(number) == o.name).then_some(number)
+        };
+        let Some(number) = listed.iter().filter_map(numbered).max() else {
             return Ok(None);
         };
         let name = repo.names.plan(number);

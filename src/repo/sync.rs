@@ -6,6 +6,7 @@ use crate::format::header::ObjectType;
 use crate::format::index::IndexObject;
 use crate::format::names::last_part;
 use crate::id::{IndexName, PackName, SignerId};
+use crate::index::EntryNumber;
 use crate::limits;
 use std::collections::HashSet;
 
@@ -46,7 +47,9 @@ impl Repository {
         }
         for name in names {
             match self.read_index(&name) {
-                Ok((signer, object)) => self.index.add(&name, &signer, &object)?,
+                Ok((signer, object)) => {
+                    self.index.add(&name, &signer, &object)?;
+                }
                 Err(e) if e.is_damage() => problems.push(e),
                 Err(e) => return Err(e),
             }
@@ -59,6 +62,16 @@ impl Repository {
             self.index.remove(&held)?;
         }
         Ok(problems)
+    }
+
+    /// The index objects whose entries are here, and those that a full key's objects replace.
+    ///
+    /// # Errors
+    /// The local index's.
+    pub fn indexes_held(&self) -> Result<HashSet<IndexName>> {
+        let mut held = self.index.superseded(&self.full_signers())?;
+        held.extend(self.index.objects()?.into_iter().map(|o| o.name));
+        Ok(held)
     }
 
     /// Reads and checks one index object.
@@ -82,8 +95,9 @@ impl Repository {
         Ok((opened.signer, object))
     }
 
-    /// Seals, names and publishes an index object, and takes it into the local index.
-    pub(super) fn publish_index(&self, object: &IndexObject) -> Result<IndexName> {
+    /// Seals, names and publishes an index object, and takes it into the local index; returns the
+    /// numbers of its entries there.
+    pub(super) fn publish_index(&self, object: &IndexObject) -> Result<Vec<EntryNumber>> {
         let payload = zstd::bulk::compress(&object.encode(), 3)
             .map_err(|e| Error::Invalid(format!("zstd failed on an index object: {e}")))?;
         let header = self.header(ObjectType::Index);
@@ -91,8 +105,7 @@ impl Repository {
         let name = bytes.last_chunk().map(|hash| IndexName(*hash));
         let name = name.ok_or_else(|| Error::Invalid("an index object without a hash".into()))?;
         self.store.create(&self.names.index(&name), bytes.into())?;
-        self.index.add(&name, &self.signing.id(), object)?;
-        Ok(name)
+        self.index.add(&name, &self.signing.id(), object)
     }
 
     /// The packs that the store lists, with their sizes.

@@ -284,16 +284,17 @@ fn upload(session: &Session<'_>, state: &WriterState, packs: &Receiver<FinishedP
         let waited = repo.clock().elapsed().saturating_sub(flushed);
         let due = waited >= Duration::from_secs(limits::INDEX_FLUSH_SECONDS) && !entries.is_empty();
         if due || index::blobs_of(&entries) >= limits::INDEX_BLOBS_TARGET {
-            publish(repo, state, &mut entries)?;
+            publish(session, state, &mut entries)?;
             flushed = repo.clock().elapsed();
         }
     }
-    if entries.is_empty() { Ok(()) } else { publish(repo, state, &mut entries) }
+    if entries.is_empty() { Ok(()) } else { publish(session, state, &mut entries) }
 }
 
-fn publish(repo: &Repository, state: &WriterState, entries: &mut Vec<PackEntry>) -> Result<()> {
+fn publish(session: &Session<'_>, state: &WriterState, entries: &mut Vec<PackEntry>) -> Result<()> {
     let object = IndexObject { packs: std::mem::take(entries), ..IndexObject::default() };
-    repo.publish_index(&object)?;
+    let own = session.repository().publish_index(&object)?;
+    session.counting().accept(own);
     // From here on the index finds them.
     let mut underway = state.underway();
     for id in object.packs.iter().flat_map(|p| &p.directory.frames).flat_map(|f| &f.ids) {

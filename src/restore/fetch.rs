@@ -71,7 +71,8 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
 fn feed<'w>(repo: &Repository, writes: &'w [Write], mut send: impl FnMut(Job<'w>) -> bool) -> Result<()> {
     let mut rest = writes;
     while let Some(first) = rest.first() {
-        let pack = repo.index().pack(first.frame.0)?;
+        let gone = || Error::Missing { object: "an entry of the index on this machine".into() };
+        let pack = repo.index().pack(first.frame.0)?.ok_or_else(gone)?;
         let begin = pack.frame(first.frame.1).map_or(0, |(at, _)| at);
         let fits = |w: &Write| {
             w.frame.0 == first.frame.0

@@ -270,7 +270,8 @@ fn keys(page: &mut Page) {
     let sealing = blake3::keyed_hash(&KEY_FILE, &SALT);
     let mut sealed = bundle.encode().to_vec();
     Sealer::new(Cipher::ChaCha20Poly1305, sealing.as_bytes()).seal(ordinal::RECORD, &aad, &mut sealed, 0);
-    let record = Slot { kind: SlotKind::KeyFile, salt: SALT, stretch: None, encapsulated: Vec::new(), sealed };
+    let record =
+        Slot { kind: SlotKind::KeyFile, salt: SALT, stretch: None, encapsulated: Vec::new(), sealed, tenant: TENANT };
     page.bytes("record", &record.encode());
     let opened = slot::open(&slot::Credential::KeyFile(key), TENANT, &own, &record).unwrap();
     assert!(opened.is_some_and(|opened| opened == bundle));
@@ -343,6 +344,7 @@ fn small_records(page: &mut Page) {
         stretch: Some(STRETCH),
         encapsulated: Vec::new(),
         sealed: vec![0; 2],
+        tenant: TENANT,
     };
     page.bytes("a password's slot, with 2 zero bytes for what is sealed", &stretched.encode());
     assert_eq!(Slot::decode(&stretched.encode()).unwrap(), stretched);
