@@ -8,3 +8,4 @@ mod screens;
 mod session;
 mod streams;
 mod support;
+mod testdata;
