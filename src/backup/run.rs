@@ -118,7 +118,9 @@ impl<'a> Planned<'a> {
             }
         };
         let stream = [u8::from(source_kind != SourceKind::Files)];
-        let mut parts: Vec<&[u8]> = vec![b"source", &stream, options.host.as_bytes()];
+        // What another key's notes rest on may not count for this one.
+        let signer = repo.signer();
+        let mut parts: Vec<&[u8]> = vec![b"source", signer.as_bytes(), &stream, options.host.as_bytes()];
         // `.` and the folder's full name are stored differently: what one knows is not the other's.
         parts.extend(paths.iter().chain(&identity).map(Vec::as_slice));
         let mark = repo.id_keys().state_name(&parts);
@@ -177,6 +179,8 @@ impl<'a> Planned<'a> {
                 && m.paths == self.paths
                 && m.source_kind == self.source_kind
                 && (m.kind == SnapshotKind::Full || !full_only)
+                // A writer's trees are not taken unread: it could say that anything is unchanged.
+                && (s.signer == self.repo.signer() || self.repo.is_full(&s.signer))
                 && trusted(&s.id)
         });
         Ok(newest.map_or(Base::None, |s| Base::Trees {

@@ -102,9 +102,6 @@ impl Context {
     }
 
     fn password(&self) -> Result<Option<SecretString>> {
-        if self.global.key_file.is_some() {
-            return Ok(None);
-        }
         if let Some(path) = &self.global.password_file {
             let text = read_small(path)?;
             return Ok(Some(first_line(&text).into()));
@@ -123,6 +120,10 @@ impl Context {
             let text =
                 std::str::from_utf8(&text).map_err(|_| Error::NoKey { why: "the password is no text".into() })?;
             return Ok(Some(first_line(text).into()));
+        }
+        // What is named outweighs what lies about in the environment.
+        if self.global.key_file.is_some() {
+            return Ok(None);
         }
         Ok(std::env::var("ESTRATO_PASSWORD").ok().filter(|p| !p.is_empty()).map(SecretString::from))
     }

@@ -25,6 +25,7 @@ pub struct Made {
 pub fn make(context: &Context, args: &InitArgs) -> Result<Made> {
     let store = context.store()?;
     // Refused before a key is written that would open nothing.
+    crate::format::names::TenantNames::new(&context.global.tenant)?;
     match repo::tenants(&*store) {
         Ok(tenants) if tenants.is_empty() => {}
         Err(Error::NoRepository { .. }) => {}
@@ -70,6 +71,7 @@ pub fn run(context: &Context, args: &InitArgs) -> Result<ExitCode> {
             "fingerprint": made.fingerprint, "key_file": made.key_file,
         }))?;
     } else if !context.global.quiet {
+        let place = output::escaped_text(&place);
         let mut text = format!("made a repository at {place}, with tenant {}\n", context.global.tenant);
         if let (Some(path), true) = (&made.key_file, made.new_key) {
             text.push_str(&key_advice(path));

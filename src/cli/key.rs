@@ -129,6 +129,9 @@ fn show(context: &Context, new: Option<&Path>, only_recipient: bool) -> Result<(
     };
     let recipient = key.recipient_text();
     if only_recipient || new.is_some() {
+        if context.global.json {
+            return output::print_json(&serde_json::json!({ "recipient": recipient }));
+        }
         return output::print(&format!("{recipient}\n"));
     }
     if context.global.json {

@@ -31,7 +31,7 @@ pub fn filter(args: &FilterArgs) -> Result<Filter> {
 fn listing(repo: &Repository) -> OurResult<Listing> {
     let listing = snapshot::list(repo)?;
     for (id, e) in &listing.damaged {
-        output::complain(&format!("warning: snapshot {}: {e}", id.short()));
+        output::complain(&format!("warning: snapshot {}: {}", id.short(), output::escaped_text(&e.to_string())));
     }
     Ok(listing)
 }
@@ -48,7 +48,7 @@ pub fn choose(repo: &Repository, text: &str, args: &FilterArgs) -> Result<(Snaps
     let filter = filter(args)?;
     let chosen = listing.choose(name, &filter)?.clone();
     for problem in repo.sync_index()? {
-        output::complain(&format!("warning: {problem}"));
+        output::complain(&format!("warning: {}", output::escaped_text(&problem.to_string())));
     }
     let node = snapshot::find(repo, &chosen.manifest.root, path.as_bytes())?;
     Ok((chosen, node))
@@ -146,7 +146,8 @@ impl Lister<'_> {
                 Some(Err(e)) if e.is_damage() => {
                     self.lost += 1;
                     let place = if path.is_empty() { &b"/"[..] } else { &path[..] };
-                    output::complain(&format!("warning: {}: some entries are lost: {e}", output::escaped(place)));
+                    let why = output::escaped_text(&e.to_string());
+                    output::complain(&format!("warning: {}: some entries are lost: {why}", output::escaped(place)));
                 }
                 Some(Err(e)) => return Err(e.into()),
             }
@@ -165,7 +166,10 @@ impl Lister<'_> {
             });
             let _ = writeln!(self.out, "{line}");
         } else if self.args.long {
-            let owner = |name: &str, number: u32| if name.is_empty() { number.to_string() } else { name.to_owned() };
+            let owner = |name: &str, number: u32| match name {
+                "" => number.to_string(),
+                name => output::escaped(name.as_bytes()).into_owned(),
+            };
             let target = if node.kind == Kind::Symlink {
                 format!(" -> {}", output::escaped(&node.target))
             } else {

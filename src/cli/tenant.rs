@@ -16,7 +16,9 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
             if context.global.json {
                 output::print_json(&tenants)?;
             } else {
-                output::print(&tenants.iter().map(|t| format!("{t}\n")).collect::<String>())?;
+                output::print(
+                    &tenants.iter().map(|t| format!("{}\n", output::escaped(t.as_bytes()))).collect::<String>(),
+                )?;
             }
         }
         TenantCommand::Add { name, secret, cipher } => {

@@ -50,18 +50,26 @@ fn encode(prefix: &str, bytes: &[u8]) -> String {
     text
 }
 
-fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
-    let letters =
-        text.trim().strip_prefix(prefix).ok_or_else(|| Malformed(format!("does not begin with {prefix}")))?;
-    let mut out = Zeroizing::new(Vec::with_capacity(letters.len() * 5 / 8));
-    let (mut held, mut bits) = (0u32, 0);
-    for letter in letters.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-') {
-        // Letters that look alike stand for each other.
-        let letter = match letter.to_ascii_uppercase() {
+/// Without spaces and dashes, in capitals; letters that look alike stand for each other.
+fn normal(text: &str) -> Vec<u8> {
+    let letters = text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-');
+    letters
+        .map(|letter| match letter.to_ascii_uppercase() {
             b'O' => b'0',
             b'I' | b'L' => b'1',
             other => other,
-        };
+        })
+        .collect()
+}
+
+fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+    let letters = Zeroizing::new(normal(text));
+    let letters = letters
+        .strip_prefix(&normal(prefix)[..])
+        .ok_or_else(|| Malformed(format!("does not begin with {prefix}")))?;
+    let mut out = Zeroizing::new(Vec::with_capacity(letters.len() * 5 / 8));
+    let (mut held, mut bits) = (0u32, 0);
+    for letter in letters.iter().copied() {
         let value = ALPHABET.iter().position(|a| *a == letter);
         let value = value.ok_or_else(|| Malformed::new("holds a letter that no key has"))?;
         held = held << 5 | value as u32;

@@ -21,7 +21,9 @@ pub struct RepoRecord {
 #[derive(Serialize, Deserialize)]
 struct RepoJson {
     estrato: u64,
-    repository: String,
+    // A newer format may say the rest otherwise; that it is newer must still be read.
+    #[serde(default)]
+    repository: serde_json::Value,
 }
 
 impl RepoRecord {
@@ -39,8 +41,8 @@ impl RepoRecord {
         if json.estrato > FORMAT.into() {
             return Err(Error::Newer { object: name.into(), found: json.estrato, known: FORMAT.into() });
         }
-        let id = json.repository.parse().map_err(|_| Error::damaged(name, "its id is none"))?;
-        Ok(Self { id })
+        let id = json.repository.as_str().and_then(|id| id.parse().ok());
+        Ok(Self { id: id.ok_or_else(|| Error::damaged(name, "its id is none"))? })
     }
 }
 

@@ -192,7 +192,13 @@ impl Repository {
         let mut list = self.signers.clone();
         list.version += 1;
         list.signers.push(signer.clone());
-        write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list)?;
+        if let Err(e) = write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list) {
+            // A slot that no list names opens nothing; one that stays behind is replaced the next time.
+            if let Err(e) = self.store.delete(&self.names.slot(&slot_id)) {
+                tracing::debug!("slot {slot_id} stays behind: {e}");
+            }
+            return Err(e);
+        }
         self.signers = list;
         Ok(signer)
     }

@@ -94,14 +94,8 @@ impl<'r> Session<'r> {
     /// Announces a backup, reads the index, and finds out what counts as stored.
     ///
     /// # Errors
-    /// The store's; [`Error::Invalid`] if this key's signatures are not admitted.
+    /// The store's.
     pub fn begin(repo: &'r Repository, host: &str) -> Result<Self> {
-        let admitted = repo.signers.signers.iter().any(|s| s.id == repo.signing.id() && s.removed.is_none());
-        if !admitted {
-            return Err(Error::Invalid(
-                "this key is not among the tenant's signers: it was removed, or its admission was interrupted; admit it again".into(),
-            ));
-        }
         let record = SessionRecord {
             owner: random::bytes()?,
             started: repo.clock.now(),
@@ -173,7 +167,8 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// The newest plan, if it is still in force and a full key signed it.
+    /// The newest plan that a full key signed, if it is still in force. One that anybody else wrote
+    /// above it hides it from nobody.
     fn plan_in_force(&mut self) -> Result<Option<Plan>> {
         let repo = self.repo;
         let listed = repo.store.list(&repo.names.plans())?;
@@ -181,29 +176,32 @@ impl<'r> Session<'r> {
             let number = last_part(&o.name).parse::<u64>().ok()?;
             (repo.names.plan(number) == o.name).then_some(number)
         };
-        let Some(number) = listed.iter().filter_map(numbered).max() else {
-            return Ok(None);
-        };
-        let name = repo.names.plan(number);
-        let read = || {
-            let bytes = repo.store.read(&name, limits::LIST_RECORD_MAX)?;
-            let opened = repo.realm().open_shared(ObjectType::Plan, Some(&name), &name, &bytes)?;
-            let plan = Plan::decode(&opened.payload).map_err(|e| e.of(&*name))?;
-            Ok((opened.signer, plan))
-        };
-        match read() {
-            Ok((signer, plan)) if repo.is_full(&signer) && plan.number == number => Ok((!plan.done).then_some(plan)),
-            Ok(_) => {
-                self.warnings.push(format!("{name} was not signed by a full key: it does not count"));
-                Ok(None)
+        let mut numbers: Vec<u64> = listed.iter().filter_map(numbered).collect();
+        numbers.sort_unstable();
+        while let Some(number) = numbers.pop() {
+            let name = repo.names.plan(number);
+            let read = || {
+                let bytes = repo.store.read(&name, limits::LIST_RECORD_MAX)?;
+                let opened = repo.realm().open_shared(ObjectType::Plan, Some(&name), &name, &bytes)?;
+                let plan = Plan::decode(&opened.payload).map_err(|e| e.of(&*name))?;
+                Ok((opened.signer, plan))
+            };
+            match read() {
+                Ok((signer, plan)) if repo.is_full(&signer) && plan.number == number => {
+                    return Ok((!plan.done).then_some(plan));
+                }
+                Ok(_) => {
+                    self.warnings.push(format!("{name} was not signed by a full key: it does not count"));
+                }
+                Err(e @ Error::Damaged { .. }) => {
+                    self.warnings
+                        .push(format!("{e}; everything is stored again, to be safe from what it may delete"));
+                    self.counting.distrust = true;
+                }
+                Err(e) => return Err(e),
             }
-            Err(e @ Error::Damaged { .. }) => {
-                self.warnings.push(format!("{e}; everything is stored again, to be safe from what it may delete"));
-                self.counting.distrust = true;
-                Ok(None)
-            }
-            Err(e) => Err(e),
         }
+        Ok(None)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (SessionRecord, Duration)> {

@@ -1,1 +1,644 @@
-//! Tests.
+//! The order of a backup beside others, through the library: what a session announces, what it
+//! relies on, and what decides whether its snapshot exists.
+
+use bytes::Bytes;
+use estrato::backup::{self, Options, Source, Stream};
+use estrato::clock::{Clock, Timestamp};
+use estrato::crypto::keyfile::KeyFile;
+use estrato::crypto::sign::Signing;
+use estrato::crypto::slot::{self, Credential};
+use estrato::error::{Error, Result, StoreError, StoreFault};
+use estrato::format::content::Content;
+use estrato::format::header::{self, Cipher, Header, ObjectType};
+use estrato::format::index::IndexObject;
+use estrato::format::key::{Bundle, Role, Slot};
+use estrato::format::manifest::{Manifest, SnapshotKind, SourceKind, Summary};
+use estrato::format::names::last_part;
+use estrato::format::pack::BlobKind;
+use estrato::format::records::{Plan, SessionRecord, Tombstone};
+use estrato::id::{IndexName, PackName, SnapshotId};
+use estrato::monitor::Silent;
+use estrato::repo::{self, Access, NewKey, Repository, Secret, Session, Stored, Writer, WriterState};
+use estrato::snapshot;
+use estrato::store::{Listed, Memory, Store};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// A clock that stands until it is moved.
+#[derive(Default)]
+struct Hand(Mutex<u64>);
+
+impl Hand {
+    fn forward(&self, seconds: u64) {
+        *self.0.lock().unwrap() += seconds;
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp { seconds: 1_700_000_000 + i64::try_from(*self.0.lock().unwrap()).unwrap(), nanos: 0 }
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs(*self.0.lock().unwrap())
+    }
+}
+
+/// What befalls a request.
+enum Fate {
+    Done,
+    /// It is done, but the answer is lost.
+    Lost,
+    /// It is not done, and there is no answer.
+    Unheard,
+    /// The condition is ignored.
+    Overwrites,
+}
+
+type Decide = dyn Fn(&str) -> Fate + Send + Sync;
+
+/// A store whose `create` may go wrong.
+struct Fateful {
+    inner: Memory,
+    decide: Mutex<Box<Decide>>,
+}
+
+impl Fateful {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { inner: Memory::default(), decide: Mutex::new(Box::new(|_| Fate::Done)) })
+    }
+
+    fn from_now(&self, decide: impl Fn(&str) -> Fate + Send + Sync + 'static) {
+        *self.decide.lock().unwrap() = Box::new(decide);
+    }
+}
+
+impl Store for Fateful {
+    fn describe(&self) -> String {
+        "a store with a fate".into()
+    }
+    fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        let fate = (self.decide.lock().unwrap())(name);
+        let fault = StoreFault::Unavailable;
+        let none = StoreError { fault, operation: "create", object: name.into(), why: "no answer".into() };
+        match fate {
+            Fate::Done => self.inner.create(name, data),
+            Fate::Lost => self.inner.create(name, data).and(Err(none)),
+            Fate::Unheard => Err(none),
+            Fate::Overwrites => self.inner.write(name, data),
+        }
+    }
+    fn write(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        self.inner.write(name, data)
+    }
+    fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError> {
+        self.inner.read(name, max)
+    }
+    fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.inner.read_range(name, offset, len)
+    }
+    fn size(&self, name: &str) -> Result<u64, StoreError> {
+        self.inner.size(name)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(folder)
+    }
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+const FULL: u8 = 1;
+const WRITER: u8 = 2;
+
+fn key(n: u8) -> KeyFile {
+    KeyFile(Zeroizing::new([n; 32]))
+}
+
+/// A repository with a full key and a writer's.
+struct World {
+    store: Arc<Fateful>,
+    clock: Arc<Hand>,
+}
+
+impl World {
+    fn new() -> Self {
+        let world = Self { store: Fateful::new(), clock: Arc::default() };
+        let new = NewKey::full(Secret::KeyFile(key(FULL)), "full");
+        repo::init(&*world.store, &*world.clock, "default", Cipher::Aes256Gcm, &new).unwrap();
+        let writer = NewKey { role: Role::Writer, label: "writer".into(), secret: Secret::KeyFile(key(WRITER)) };
+        world.open(FULL).add_key(&writer).unwrap();
+        world
+    }
+
+    fn open_with(&self, n: u8, cache: Option<PathBuf>) -> Repository {
+        let credential = Credential::KeyFile(key(n));
+        let store: Arc<dyn Store> = Arc::<Fateful>::clone(&self.store);
+        let clock: Arc<dyn Clock> = Arc::<Hand>::clone(&self.clock);
+        Repository::open(Access { store, clock, tenant: "default".into(), credential, cache }).unwrap()
+    }
+
+    fn open(&self, n: u8) -> Repository {
+        self.open_with(n, None)
+    }
+
+    /// What a key's slot holds.
+    fn bundle(&self, repo: &Repository, n: u8) -> Bundle {
+        let id = slot::key_file_slots(&key(n), repo.tenant())[0];
+        let object = self.store.read(&repo.names().slot(&id), 1 << 20).unwrap();
+        let slot = Slot::decode(&header::opened(&object).unwrap()[header::HEADER_LEN..]).unwrap();
+        slot::open(&Credential::KeyFile(key(n)), repo.tenant(), &id, &slot).unwrap().unwrap()
+    }
+
+    fn signing(&self, repo: &Repository, n: u8) -> Signing {
+        Signing::from_seed(&self.bundle(repo, n).signer_seed)
+    }
+
+    /// Seals a shared record as whoever holds `signing` would, and writes it.
+    fn write(&self, repo: &Repository, object: ObjectType, name: &str, signing: &Signing, payload: &[u8]) {
+        let header = Header { object, cipher: repo.cipher() };
+        let sealed = repo.realm().seal_shared(header, Some(name), signing, payload).unwrap();
+        self.store.write(name, sealed.into()).unwrap();
+    }
+
+    fn plan(&self, repo: &Repository, plan: &Plan, signing: &Signing) {
+        self.write(repo, ObjectType::Plan, &repo.names().plan(plan.number), signing, &plan.encode());
+    }
+
+    /// Seals and writes an index object.
+    fn index(&self, repo: &Repository, object: &IndexObject, signing: &Signing) -> IndexName {
+        let payload = zstd::bulk::compress(&object.encode(), 1).unwrap();
+        let header = Header { object: ObjectType::Index, cipher: repo.cipher() };
+        let sealed = repo.realm().seal_shared(header, None, signing, &payload).unwrap();
+        let name = IndexName(*sealed.last_chunk().unwrap());
+        self.store.write(&repo.names().index(&name), sealed.into()).unwrap();
+        name
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        self.store.list(folder).unwrap().into_iter().map(|o| o.name).collect()
+    }
+
+    /// Takes a snapshot of these blobs, each a file's worth, as one stream; what was new.
+    fn snapshot(&self, repo: &Repository, blobs: &[&[u8]]) -> (SnapshotId, Vec<Stored>) {
+        let session = Session::begin(repo, "host").unwrap();
+        let stored = put(&session, blobs).unwrap();
+        (session.commit(&manifest()).unwrap(), stored)
+    }
+}
+
+fn manifest() -> Manifest {
+    let time = Timestamp { seconds: 5, nanos: 0 };
+    Manifest {
+        time,
+        started: time,
+        ended: time,
+        host: "host".into(),
+        user: String::new(),
+        paths: vec![b"x".to_vec()],
+        source: vec![b"/x".to_vec()],
+        source_kind: SourceKind::Files,
+        tags: Vec::new(),
+        kind: SnapshotKind::Full,
+        base: None,
+        root: Content::default(),
+        summary: Summary::default(),
+        program: String::new(),
+        chain: [1; 16],
+        counter: 1,
+        previous: None,
+    }
+}
+
+/// Puts blobs through a writer of the session, and waits until they are indexed.
+fn put<B: AsRef<[u8]>>(session: &Session<'_>, blobs: &[B]) -> Result<Vec<Stored>> {
+    let state = WriterState::default();
+    std::thread::scope(|scope| {
+        let writer = Writer::start(scope, session, &state, 1, 1);
+        let mut lane = writer.lane();
+        let stored: Result<Vec<Stored>> =
+            blobs.iter().map(|b| lane.put(BlobKind::Chunk, b.as_ref()).map(|(_, stored)| stored)).collect();
+        let closed = lane.finish();
+        writer.finish()?;
+        closed?;
+        stored
+    })
+}
+
+const BLOBS: [&[u8]; 2] = [b"one blob", b"another blob"];
+const NEW: [Stored; 2] = [Stored::New; 2];
+const KNOWN: [Stored; 2] = [Stored::Known; 2];
+
+fn packs(repo: &Repository) -> Vec<PackName> {
+    repo.list_packs().unwrap().into_iter().map(|(name, _)| name).collect()
+}
+
+fn record(repo: &Repository, id: &SnapshotId) -> SessionRecord {
+    let name = repo.names().session(id);
+    let bytes = repo.store().read(&name, 1 << 20).unwrap();
+    let opened = repo.realm().open_shared(ObjectType::Session, Some(&name), &name, &bytes).unwrap();
+    assert_eq!(opened.signer, repo.signer());
+    SessionRecord::decode(&opened.payload).unwrap()
+}
+
+#[test]
+fn a_session_is_announced_and_its_object_gone_once_the_snapshot_exists() {
+    let world = World::new();
+    for n in [FULL, WRITER] {
+        let repo = world.open(n);
+        let before = repo.snapshot_ids().unwrap().len();
+        let session = Session::begin(&repo, "db1").unwrap();
+        let id = session.id();
+        assert_eq!(world.names(&repo.names().sessions()), [repo.names().session(&id)]);
+        let record = record(&repo, &id);
+        assert_eq!((&*record.host, record.pid, record.seen), ("db1", std::process::id(), 0));
+        assert_eq!(put(&session, &BLOBS).unwrap().len(), 2);
+        assert_eq!(repo.snapshot_ids().unwrap().len(), before, "not before the commit");
+        assert_eq!(session.commit(&manifest()).unwrap(), id);
+        assert!(repo.snapshot_ids().unwrap().contains(&id));
+        assert!(world.names(&repo.names().sessions()).is_empty());
+    }
+    let repo = world.open(FULL);
+    let listing = snapshot::list(&repo).unwrap();
+    assert_eq!((listing.snapshots.len(), listing.damaged.len()), (2, 0));
+    Session::begin(&repo, "db1").unwrap().abandon();
+    assert!(world.names(&repo.names().sessions()).is_empty());
+    assert_eq!(repo.snapshot_ids().unwrap().len(), 2);
+}
+
+#[test]
+fn a_session_renews_its_object_only_when_that_is_due() {
+    let world = World::new();
+    let repo = world.open(WRITER);
+    let session = Session::begin(&repo, "db1").unwrap();
+    world.clock.forward(200);
+    session.renew_if_due().unwrap();
+    assert_eq!(record(&repo, &session.id()).renewed, 0);
+    world.clock.forward(100);
+    session.renew_if_due().unwrap();
+    session.renew_if_due().unwrap();
+    assert_eq!(record(&repo, &session.id()).renewed, 1);
+    session.abandon();
+}
+
+#[test]
+fn a_tombstone_fences_the_session_and_no_snapshot_comes_to_be() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let writer = world.open(WRITER);
+    let session = Session::begin(&writer, "db1").unwrap();
+    put(&session, &BLOBS).unwrap();
+    let (id, name) = (session.id(), repo.names().snapshot(&session.id()));
+    let grave = Tombstone { time: world.clock.now(), why: "silent for an hour".into() };
+    world.write(&repo, ObjectType::Tombstone, &name, &world.signing(&repo, FULL), &grave.encode());
+    let before = world.store.read(&name, 1 << 20).unwrap();
+    assert!(matches!(session.commit(&manifest()), Err(Error::Fenced { .. })));
+    assert_eq!(world.store.read(&name, 1 << 20).unwrap(), before, "the tombstone stays");
+    let listing = snapshot::list(&repo).unwrap();
+    assert_eq!((listing.snapshots.len(), listing.damaged.len()), (0, 0));
+    assert!(repo.snapshot(&id).unwrap().manifest().is_none());
+    // It deletes nothing: not even its own object, by which a prune knows it.
+    assert_eq!(world.names(&repo.names().sessions()), [repo.names().session(&id)]);
+    // The next run finds what was sent.
+    assert_eq!(world.snapshot(&writer, &BLOBS).1, KNOWN);
+}
+
+#[test]
+fn whatever_lies_under_the_snapshots_name_fences_it() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    for garbage in [&b""[..], b"garbage"] {
+        let session = Session::begin(&repo, "db1").unwrap();
+        world.store.write(&repo.names().snapshot(&session.id()), Bytes::from_static(garbage)).unwrap();
+        assert!(matches!(session.commit(&manifest()), Err(Error::Fenced { .. })));
+    }
+    let listing = snapshot::list(&repo).unwrap();
+    assert_eq!((listing.snapshots.len(), listing.damaged.len()), (0, 2), "it is no tombstone either");
+}
+
+#[test]
+fn a_tombstone_counts_only_if_a_full_key_signed_it() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (id, _) = world.snapshot(&repo, &BLOBS);
+    let grave = Tombstone { time: world.clock.now(), why: "mine now".into() };
+    let name = repo.names().snapshot(&id);
+    for signing in [world.signing(&repo, WRITER), Signing::from_seed(&[9; 32])] {
+        world.write(&repo, ObjectType::Tombstone, &name, &signing, &grave.encode());
+        let listing = snapshot::list(&repo).unwrap();
+        assert_eq!((listing.snapshots.len(), listing.damaged.len()), (0, 1), "said to be damaged, not forgotten");
+    }
+}
+
+#[test]
+fn what_a_plan_in_force_condemns_is_stored_again() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (seen, _) = world.snapshot(&repo, &BLOBS);
+    let (unseen, stored) = world.snapshot(&repo, &[BLOBS[0], BLOBS[1], b"a third"]);
+    assert_eq!(stored, [Stored::Known, Stored::Known, Stored::New]);
+    let condemned = repo.index().copies(&repo.id_keys().blob_id(BlobKind::Chunk, BLOBS[0])).unwrap()[0].0.name;
+    let plan = Plan { number: 7, condemned: vec![condemned], seen: vec![seen], ..Plan::default() };
+    world.plan(&repo, &plan, &world.signing(&repo, FULL));
+
+    let session = Session::begin(&repo, "db1").unwrap();
+    assert_eq!(record(&repo, &session.id()).seen, 7, "here and not later");
+    assert!(session.counting().trusts(&seen) && !session.counting().trusts(&unseen));
+    assert_eq!(put(&session, &[b"a third"]).unwrap(), [Stored::Known], "what is not condemned counts");
+    assert_eq!(put(&session, &BLOBS).unwrap(), NEW);
+    // Its own copies count.
+    assert_eq!(put(&session, &BLOBS).unwrap(), KNOWN);
+    session.commit(&manifest()).unwrap();
+    // And the next session's, though the plan is still in force.
+    assert_eq!(world.snapshot(&repo, &BLOBS).1, KNOWN);
+}
+
+#[test]
+fn a_plan_that_is_done_is_in_force_no_more() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (id, _) = world.snapshot(&repo, &BLOBS);
+    let signing = world.signing(&repo, FULL);
+    world.plan(&repo, &Plan { number: 1, condemned: packs(&repo), ..Plan::default() }, &signing);
+    world.plan(&repo, &Plan { number: 2, done: true, ..Plan::default() }, &signing);
+    let session = Session::begin(&repo, "db1").unwrap();
+    assert_eq!(record(&repo, &session.id()).seen, 0);
+    assert!(session.counting().trusts(&id));
+    assert_eq!(put(&session, &BLOBS).unwrap(), KNOWN);
+    session.abandon();
+}
+
+#[test]
+fn under_a_plan_that_cannot_be_read_everything_is_stored_again() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (id, _) = world.snapshot(&repo, &BLOBS);
+    let name = repo.names().plan(3);
+    let plan = Plan { number: 3, ..Plan::default() };
+    // Garbage, nothing, and a plan that was signed for another name.
+    let header = Header { object: ObjectType::Plan, cipher: repo.cipher() };
+    let other = repo.names().plan(2);
+    let moved = repo.realm().seal_shared(header, Some(&other), &world.signing(&repo, FULL), &plan.encode()).unwrap();
+    for bytes in [b"garbage, and long enough for a header".to_vec(), Vec::new(), moved] {
+        world.store.write(&name, bytes.into()).unwrap();
+        let mut session = Session::begin(&repo, "db1").unwrap();
+        assert!(session.take_warnings().iter().any(|w| w.contains(&name)));
+        assert!(!session.counting().trusts(&id));
+        assert_eq!(put(&session, &BLOBS).unwrap(), NEW);
+        session.abandon();
+    }
+}
+
+#[test]
+fn a_writers_plan_does_not_count() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (id, _) = world.snapshot(&repo, &BLOBS);
+    let plan = Plan { number: 1, condemned: packs(&repo), ..Plan::default() };
+    for signing in [world.signing(&repo, WRITER), Signing::from_seed(&[9; 32])] {
+        world.plan(&repo, &plan, &signing);
+        for n in [FULL, WRITER] {
+            let repo = world.open(n);
+            let mut session = Session::begin(&repo, "db1").unwrap();
+            assert!(session.take_warnings().iter().any(|w| w.contains("not signed by a full key")));
+            assert_eq!(record(&repo, &session.id()).seen, 0);
+            assert!(session.counting().trusts(&id));
+            assert_eq!(put(&session, &BLOBS).unwrap(), KNOWN);
+            session.abandon();
+        }
+    }
+}
+
+#[test]
+fn a_writers_plan_hides_no_plan_in_force() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    world.snapshot(&repo, &BLOBS);
+    let plan = Plan { number: 1, condemned: packs(&repo), ..Plan::default() };
+    world.plan(&repo, &plan, &world.signing(&repo, FULL));
+    // By its number it is the newest: whoever holds a writer's key must not lift a plan by it.
+    for done in [false, true] {
+        let newer = Plan { number: 2, done, ..Plan::default() };
+        world.plan(&repo, &newer, &world.signing(&repo, WRITER));
+        let session = Session::begin(&repo, "db1").unwrap();
+        assert_eq!(record(&repo, &session.id()).seen, 1);
+        assert_eq!(put(&session, &BLOBS).unwrap(), NEW);
+        session.abandon();
+        for name in world.names(&repo.names().indexes()) {
+            // Only the first copies are left for the next round.
+            let index: IndexName = last_part(&name).parse().unwrap();
+            if repo.read_index(&index).unwrap().1.packs.iter().any(|p| !plan.condemned.contains(&p.name)) {
+                world.store.delete(&name).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pack_that_is_not_listed_is_not_relied_upon() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (id, _) = world.snapshot(&repo, &BLOBS);
+    for pack in packs(&repo) {
+        world.store.delete(&repo.names().pack(&pack)).unwrap();
+    }
+    let mut session = Session::begin(&repo, "db1").unwrap();
+    assert_eq!(session.counting().missing().len(), 1);
+    assert!(session.take_warnings().iter().any(|w| w.contains("not in the store")));
+    assert!(!session.counting().trusts(&id), "a parent's trees may rest on what is lost");
+    assert_eq!(put(&session, &BLOBS).unwrap(), NEW);
+    session.commit(&manifest()).unwrap();
+    assert_eq!(&repo.blob(BlobKind::Chunk, &repo.id_keys().blob_id(BlobKind::Chunk, BLOBS[0])).unwrap(), BLOBS[0]);
+}
+
+/// The one index object there is, and its name.
+fn only_index(world: &World, repo: &Repository) -> (IndexName, IndexObject) {
+    let names = world.names(&repo.names().indexes());
+    assert_eq!(names.len(), 1);
+    let name = last_part(&names[0]).parse().unwrap();
+    (name, repo.read_index(&name).unwrap().1)
+}
+
+#[test]
+fn a_strangers_index_object_is_reported_and_ignored() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    world.snapshot(&repo, &BLOBS);
+    let (name, object) = only_index(&world, &repo);
+    let forged = world.index(&repo, &object, &Signing::from_seed(&[9; 32]));
+    world.store.delete(&repo.names().index(&name)).unwrap();
+    let problems = repo.sync_index().unwrap();
+    assert_eq!(problems.len(), 1);
+    let told = problems[0].to_string();
+    assert!(told.contains(&forged.to_string()) && told.contains("never admitted"), "{told}");
+    assert!(repo.index().packs().unwrap().is_empty());
+    let mut session = Session::begin(&repo, "db1").unwrap();
+    assert!(session.take_warnings().iter().any(|w| w.contains("never admitted")));
+    assert_eq!(put(&session, &BLOBS).unwrap(), NEW);
+    session.abandon();
+}
+
+#[test]
+fn an_index_object_under_another_name_or_of_another_kind_is_reported() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    world.snapshot(&repo, &BLOBS);
+    let (name, _) = only_index(&world, &repo);
+    let bytes = world.store.read(&repo.names().index(&name), 1 << 20).unwrap();
+    world.store.write(&repo.names().index(&IndexName([7; 32])), bytes).unwrap();
+    world.store.write(&format!("{}/litter", repo.names().indexes()), Bytes::from_static(b"x")).unwrap();
+    let told: Vec<String> = repo.sync_index().unwrap().iter().map(Error::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told.iter().any(|t| t.contains("litter")) && told.iter().any(|t| t.contains("another object")),
+        "{told:?}"
+    );
+    assert_eq!(world.snapshot(&repo, &BLOBS).1, KNOWN);
+}
+
+#[test]
+fn a_writer_replaces_no_entries_and_vouches_for_none() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    world.snapshot(&repo, &BLOBS);
+    let (name, _) = only_index(&world, &repo);
+    let (writer, full) = (world.signing(&repo, WRITER), world.signing(&repo, FULL));
+    world.index(&repo, &IndexObject { supersedes: vec![name], ..IndexObject::default() }, &writer);
+    assert_eq!(world.snapshot(&repo, &BLOBS).1, KNOWN, "a full key's entries stay");
+
+    let own: [&[u8]; 2] = [b"the writer's", b"own blobs"];
+    world.snapshot(&world.open(WRITER), &own);
+    let of_writer: HashSet<PackName> = packs(&repo).into_iter().collect();
+    world.index(
+        &repo,
+        &IndexObject { vouched: of_writer.iter().copied().collect(), ..IndexObject::default() },
+        &writer,
+    );
+    let session = Session::begin(&repo, "db1").unwrap();
+    assert_eq!(put(&session, &own[..1]).unwrap(), [Stored::New], "a writer vouches for nobody");
+    session.abandon();
+    // A full key's word counts.
+    world.index(&repo, &IndexObject { vouched: of_writer.into_iter().collect(), ..IndexObject::default() }, &full);
+    assert_eq!(world.snapshot(&repo, &own[1..]).1, [Stored::Known]);
+}
+
+#[test]
+fn what_another_process_indexes_meanwhile_was_never_weighed_and_does_not_count() {
+    let world = World::new();
+    let cache = tempfile::tempdir().unwrap();
+    let one = world.open_with(FULL, Some(cache.path().into()));
+    let two = world.open_with(FULL, Some(cache.path().into()));
+    let session = Session::begin(&one, "db1").unwrap();
+    assert_eq!(world.snapshot(&two, &BLOBS).1, NEW);
+    assert_eq!(put(&session, &BLOBS).unwrap(), NEW, "a plan may have condemned it since");
+    session.commit(&manifest()).unwrap();
+    assert_eq!(world.snapshot(&two, &BLOBS).1, KNOWN);
+}
+
+#[test]
+fn a_commit_whose_answer_is_lost_is_sent_again_and_counts_once() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    world.store.from_now(|name| if name.contains("/snapshots/") { Fate::Lost } else { Fate::Done });
+    let (id, _) = world.snapshot(&repo, &BLOBS);
+    assert_eq!(repo.snapshot_ids().unwrap(), [id]);
+    assert!(world.names(&repo.names().sessions()).is_empty());
+    assert_eq!(snapshot::list(&repo).unwrap().snapshots.len(), 1);
+}
+
+#[test]
+fn a_commit_that_is_never_answered_fails_and_leaves_the_session_for_a_prune_to_see() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let session = Session::begin(&repo, "db1").unwrap();
+    let name = repo.names().session(&session.id());
+    world.store.from_now(|name| if name.contains("/snapshots/") { Fate::Unheard } else { Fate::Done });
+    let Err(Error::Store(e)) = session.commit(&manifest()) else { panic!("a commit without an answer") };
+    assert_eq!(e.fault, StoreFault::Unavailable);
+    assert_eq!(world.names(&repo.names().sessions()), [name]);
+    assert!(repo.snapshot_ids().unwrap().is_empty());
+}
+
+#[test]
+fn a_store_that_ignores_the_condition_is_refused() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    world.store.from_now(|_| Fate::Overwrites);
+    assert!(Session::begin(&repo, "db1").is_err_and(|e| e.to_string().contains("only if absent")));
+    assert!(world.names(&repo.names().sessions()).is_empty());
+    let store = Fateful::new();
+    store.from_now(|_| Fate::Overwrites);
+    let new = NewKey::full(Secret::KeyFile(key(FULL)), "full");
+    let made = repo::init(&*store, &*world.clock, "default", Cipher::Aes256Gcm, &new);
+    assert!(made.is_err_and(|e| e.to_string().contains("only if absent")));
+}
+
+#[test]
+fn a_backup_that_broke_off_does_not_send_again_what_it_had_indexed() {
+    let world = World::new();
+    let repo = world.open(WRITER);
+    // The first pack closes with more blobs than an index object waits for; the second never arrives.
+    let blobs: Vec<Vec<u8>> = (0..76_000).map(|n| crate::support::noise(&format!("{n}"), 236)).collect();
+    let stored = std::sync::atomic::AtomicUsize::new(0);
+    world.store.from_now(move |name| {
+        let earlier = name.contains("/packs/").then(|| stored.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        if earlier > Some(0) { Fate::Unheard } else { Fate::Done }
+    });
+    let session = Session::begin(&repo, "db1").unwrap();
+    assert!(put(&session, &blobs).is_err());
+    // As after a `kill -9`: nothing is tidied up.
+    std::mem::forget(session);
+    world.store.from_now(|_| Fate::Done);
+    assert_eq!(world.names(&repo.names().indexes()).len(), 1, "flushed while it ran");
+
+    let again = world.open(WRITER);
+    let session = Session::begin(&again, "db1").unwrap();
+    let stored = put(&session, &blobs).unwrap();
+    session.commit(&manifest()).unwrap();
+    let known = stored.iter().filter(|s| **s == Stored::Known).count();
+    assert!(known >= 65_536 && known < blobs.len(), "{known} of {} were there", blobs.len());
+    assert_eq!(world.open(FULL).snapshot_ids().unwrap().len(), 1);
+}
+
+#[test]
+fn a_whole_backup_beside_a_plan_reads_its_source_again() {
+    let world = World::new();
+    let cache = tempfile::tempdir().unwrap();
+    let repo = world.open_with(FULL, Some(cache.path().into()));
+    let options = Options {
+        kind: SnapshotKind::Incremental,
+        host: "db1".into(),
+        user: String::new(),
+        tags: Vec::new(),
+        time: None,
+        exclude: Vec::new(),
+        exclude_files: Vec::new(),
+        one_file_system: false,
+        dry_run: false,
+        level: 1,
+        program: "test".into(),
+    };
+    let take = || {
+        let input = Box::new(std::io::Cursor::new(crate::support::noise("stream", 300_000)));
+        let source = Source::Stream(Stream::input("dump", input).unwrap());
+        backup::run(&repo, source, &options, &Silent).unwrap()
+    };
+    assert!(take().manifest.summary.new_bytes >= 300_000);
+    assert_eq!(take().manifest.summary.new_bytes, 0);
+    let plan = Plan { number: 1, condemned: packs(&repo), ..Plan::default() };
+    world.plan(&repo, &plan, &world.signing(&repo, FULL));
+    assert!(take().manifest.summary.new_bytes >= 300_000, "trees too");
+    for pack in &plan.condemned {
+        world.store.delete(&repo.names().pack(pack)).unwrap();
+    }
+    let newest = snapshot::list(&repo).unwrap().snapshots.pop().unwrap();
+    let node = snapshot::find(&repo, &newest.manifest.root, b"dump").unwrap().unwrap();
+    assert_eq!(node.size, 300_000);
+    for extent in snapshot::leaves(&repo, &node.content) {
+        let id = extent.unwrap().id.unwrap();
+        repo.blob(BlobKind::Chunk, &id).unwrap();
+    }
+}

@@ -120,3 +120,55 @@ impl Place {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+impl Place {
+    /// Writes a file of this place, with the folders above it.
+    pub fn write(&self, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// The objects below a folder of the tenant `default`, sorted.
+    pub fn objects(&self, folder: &str) -> Vec<PathBuf> {
+        files_below(&self.path("repo/tenants/default").join(folder))
+    }
+
+    /// Runs the program here, with another key.
+    pub fn run_as(&self, key: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).env("ESTRATO_KEY_FILE", key))
+    }
+}
+
+/// The files below a folder at any depth, sorted; none if it is not there.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            // A file that a running program has just moved is not there any more.
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                Ok(_) => found.push(entry.path()),
+                Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Bytes that neither compress nor repeat, the same for the same seed.
+pub fn noise(seed: &str, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Changes a file's bytes.
+pub fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    how(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
