@@ -7,6 +7,7 @@ use crate::error::{Error, Result as OurResult};
 use crate::format::content::Content;
 use crate::format::manifest::Manifest;
 use crate::format::node::{Kind, Node};
+use crate::monitor::{Event, Monitor as _};
 use crate::repo::Repository;
 use crate::snapshot::{self, Filter, Folder, Listing, Snapshot};
 use anyhow::Result;
@@ -28,10 +29,10 @@ pub fn filter(args: &FilterArgs) -> Result<Filter> {
 }
 
 /// Lists snapshots for choosing one; what cannot be read is told.
-fn listing(repo: &Repository) -> OurResult<Listing> {
+fn listing(context: &Context, repo: &Repository) -> OurResult<Listing> {
     let listing = snapshot::list(repo)?;
     for (id, e) in &listing.damaged {
-        output::complain(&format!("warning: snapshot {}: {}", id.short(), output::escaped_text(&e.to_string())));
+        context.progress.event(Event::Warning(format!("snapshot {}: {e}", id.short())));
     }
     Ok(listing)
 }
@@ -42,13 +43,18 @@ fn split(text: &str) -> (&str, &str) {
 }
 
 /// The snapshot and path that `text` names; brings the index up to date first.
-pub fn choose(repo: &Repository, text: &str, args: &FilterArgs) -> Result<(Snapshot, Option<Node>)> {
+pub fn choose(
+    context: &Context,
+    repo: &Repository,
+    text: &str,
+    args: &FilterArgs,
+) -> Result<(Snapshot, Option<Node>)> {
     let (name, path) = split(text);
-    let mut listing = listing(repo)?;
+    let mut listing = listing(context, repo)?;
     let filter = filter(args)?;
     let chosen = listing.choose(name, &filter)?.clone();
     for problem in repo.sync_index()? {
-        output::complain(&format!("warning: {}", output::escaped_text(&problem.to_string())));
+        context.progress.event(Event::Warning(problem.to_string()));
     }
     let node = snapshot::find(repo, &chosen.manifest.root, path.as_bytes())?;
     Ok((chosen, node))
@@ -67,7 +73,7 @@ pub fn manifest_json(m: &Manifest) -> serde_json::Value {
 /// Runs `estrato snapshots`.
 pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
     let repo = context.open()?;
-    let listing = listing(&repo)?;
+    let listing = listing(context, &repo)?;
     let filter = filter(args)?;
     if context.global.json {
         let all: Vec<_> = listing
@@ -108,8 +114,8 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
 /// Runs `estrato ls`.
 pub fn ls(context: &Context, args: &LsArgs) -> Result<ExitCode> {
     let repo = context.open()?;
-    let (chosen, node) = choose(&repo, &args.snapshot, &args.filter)?;
-    let mut lister = Lister { repo: &repo, args, json: context.global.json, out: String::new(), lost: 0 };
+    let (chosen, node) = choose(context, &repo, &args.snapshot, &args.filter)?;
+    let mut lister = Lister { repo: &repo, args, context, out: String::new(), lost: 0 };
     match node {
         Some(node) if node.kind != Kind::Dir => lister.show(&node, &[])?,
         Some(node) => lister.folder(&node.content, &[])?,
@@ -122,7 +128,7 @@ pub fn ls(context: &Context, args: &LsArgs) -> Result<ExitCode> {
 struct Lister<'a> {
     repo: &'a Repository,
     args: &'a LsArgs,
-    json: bool,
+    context: &'a Context,
     out: String,
     lost: u64,
 }
@@ -146,8 +152,8 @@ impl Lister<'_> {
                 Some(Err(e)) if e.is_damage() => {
                     self.lost += 1;
                     let place = if path.is_empty() { &b"/"[..] } else { &path[..] };
-                    let why = output::escaped_text(&e.to_string());
-                    output::complain(&format!("warning: {}: some entries are lost: {why}", output::escaped(place)));
+                    let text = format!("{}: some entries are lost: {e}", String::from_utf8_lossy(place));
+                    self.context.progress.event(Event::Warning(text));
                 }
                 Some(Err(e)) => return Err(e.into()),
             }
@@ -157,7 +163,7 @@ impl Lister<'_> {
 
     fn show(&mut self, node: &Node, folder: &[u8]) -> Result<(), Error> {
         let path = [folder, &node.name].concat();
-        if self.json {
+        if self.context.global.json {
             let line = serde_json::json!({
                 "path": String::from_utf8_lossy(&path), "kind": node.kind, "mode": format!("{:04o}", node.mode),
                 "uid": node.uid, "gid": node.gid, "user": node.user, "group": node.group, "size": node.size,

@@ -62,11 +62,11 @@ fn escape_into(out: &mut String, text: &str) {
     }
 }
 
-/// A message: as [`escaped`], but with its line breaks and backslashes.
+/// A message, on one line: as [`escaped`], but with its backslashes.
 pub fn escaped_text(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        if needs_escape(c) && c != '\n' && c != '\\' {
+        if needs_escape(c) && c != '\\' {
             out.extend(c.escape_default());
         } else {
             out.push(c);

@@ -15,7 +15,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode> {
     let repo = context.open()?;
     progress::heed_interrupts(&context.progress);
     let named = args.snapshot.as_deref().unwrap_or("latest");
-    let (chosen, node) = look::choose(&repo, named, &args.filter)?;
+    let (chosen, node) = look::choose(context, &repo, named, &args.filter)?;
     let options = Options {
         include: args.include.clone(),
         exclude: args.exclude.clone(),
@@ -38,13 +38,16 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode> {
     context.progress.done();
     let outcome = restored?;
     let seconds = (context.clock.elapsed() - started).as_secs_f64();
-    for failed in &outcome.failed {
-        output::complain(&format!("error: {}", output::escaped_text(failed)));
-    }
-    for warning in &outcome.warnings {
-        output::complain(&format!("warning: {}", output::escaped_text(warning)));
+    if !context.global.json {
+        for failed in &outcome.failed {
+            output::complain(&format!("error: {}", output::escaped_text(failed)));
+        }
+        for warning in &outcome.warnings {
+            output::complain(&format!("warning: {}", output::escaped_text(warning)));
+        }
     }
     if context.global.json {
+        // It holds what went wrong, too.
         output::print_json(&serde_json::json!({ "snapshot": chosen.id.to_string(), "outcome": outcome }))?;
     } else if !context.global.quiet {
         let mut text = String::new();
@@ -73,7 +76,9 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode> {
     }
     if outcome.failures > 0 {
         let what = output::counted(outcome.failures, "entry was", "entries were");
-        output::complain(&format!("estrato: {what} not restored"));
+        if !context.global.json {
+            output::complain(&format!("estrato: {what} not restored"));
+        }
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -152,7 +152,9 @@ fn text(context: &Context, outcome: &Outcome, made: Option<&Made>, role: Role, s
     let total =
         format!("{} in {}", output::size(s.total.bytes), output::counted(s.total.entries, "entry", "entries"));
     let Some(id) = &outcome.snapshot else {
-        let _ = writeln!(text, "would take a {} snapshot of {}: {total}", m.kind.name(), paths.join(" "));
+        let kind = m.kind.name();
+        let article = if kind.starts_with('i') { "an" } else { "a" };
+        let _ = writeln!(text, "would take {article} {kind} snapshot of {}: {total}", paths.join(" "));
         let _ = writeln!(text, "  {}; {} to read", change(s), output::size(s.read_bytes));
         return text;
     };

@@ -1,8 +1,7 @@
 //! Writing a round: frames are fetched pack by pack, in the order of their
 //! bytes, decoded once each on every core, and their blobs hashed and written.
 
-use super::plan::{PlannedFile, Round, Write, Written};
-use super::run::ends_all;
+use super::plan::{PlannedFile, Round, Write, Written, ends_all};
 use super::target::{Owners, apply_to_file};
 use crate::error::{Error, Result};
 use crate::format::pack::BlobKind;

@@ -258,3 +258,9 @@ impl Round {
         Ok(Write { frame: (pack.number, place.frame), at: place.at, len: place.len, file, offset, id })
     }
 }
+
+/// An error that will meet every entry that follows.
+pub(super) fn ends_all(e: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(e.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+}

@@ -4,7 +4,7 @@
 //! content, and goes on: nothing it left behind is trusted by name or time.
 
 use super::fetch;
-use super::plan::{Link, Round, Written};
+use super::plan::{Link, Round, Written, ends_all};
 use super::target::{Owners, TargetFolder, apply_at, apply_to_folder};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
@@ -391,10 +391,4 @@ impl<'r> Restore<'r> {
         }
         Ok(())
     }
-}
-
-/// An error that will meet every entry that follows.
-pub(super) fn ends_all(e: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(e.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }

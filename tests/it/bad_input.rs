@@ -55,8 +55,9 @@ fn a_key_file_that_is_none_or_mistyped_is_told() {
     place.write("text", "this is no key\n");
     refused(&place.run_as("text", &["snapshots"]).expect_code(12), &["text"]);
     let key = fs::read_to_string(place.path("key")).unwrap();
-    let last = key.trim_end().chars().last().unwrap();
-    let typo = format!("{}{}\n", key.trim_end().strip_suffix(last).unwrap(), if last == '7' { '8' } else { '7' });
+    let mut typo = key.trim_end().as_bytes().to_vec();
+    let at = typo.len() - 3;
+    typo[at] = if typo[at] == b'7' { b'8' } else { b'7' };
     place.write("typo", typo);
     refused(&place.run_as("typo", &["snapshots"]).expect_code(12), &["typo", "mistyped"]);
 }

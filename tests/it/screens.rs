@@ -1,7 +1,7 @@
 //! What a person sees: the help, the usual results, errors with what to do next. And what a program
 //! sees: results alone on standard output, one document with `--json`.
 
-use crate::support::{Place, Ran, change, files_below, noise};
+use crate::support::{Place, Ran, change, files_below, grow_old, noise};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -152,11 +152,14 @@ fn a_newcomers_first_hour() {
     source(&place);
     let mut words = Words::of(&place);
     let snapshot = |more: &[&str]| newcomer(&place, &[&["snapshot", "--host", "db1"], more].concat());
+    grow_old(&place.path("source/folder/notes.txt"));
     let first = snapshot(&["--init", "source"]).expect_code(0);
     let ids = newcomer(&place, &["snapshots", "--json"]).json();
     words.put(ids[0]["id"].as_str().unwrap(), "11111111");
     screen!("first-snapshot", shown(&words, &first));
-    place.write("source/folder/more.txt", "more\n");
+    let more = place.write("source/folder/more.txt", "more\n");
+    fs::set_permissions(&more, fs::Permissions::from_mode(0o644)).unwrap();
+    grow_old(&more);
     let second = snapshot(&["--tag", "nightly", "source"]).expect_code(0);
     let ids = newcomer(&place, &["snapshots", "--json"]).json();
     words.put(ids[1]["id"].as_str().unwrap(), "22222222");
@@ -380,7 +383,7 @@ fn results_are_on_standard_output_and_quiet_is_quiet() {
         assert_eq!(ran.stderr(), "", "{command:?}");
         // What was asked for is shown; that it was done is not.
         let asks = ["snapshots", "ls", "list", "show"].iter().any(|word| command.contains(word));
-        assert_eq!(!ran.stdout().is_empty(), asks || command.contains(&"--dry-run"), "{command:?}: {}", ran.stdout());
+        assert_eq!(!ran.stdout().is_empty(), asks, "{command:?}: {}", ran.stdout());
     }
     let ran = place.run(&["-q", "restore", "ffff", "--target", "x"]).expect_code(1);
     assert!(!ran.stderr().is_empty(), "errors are told all the same");
@@ -404,7 +407,7 @@ fn no_name_can_move_a_terminals_cursor() {
         shown.push((format!("{arguments:?}"), ran.stdout(), ran.stderr()));
         ran
     };
-    let os = |words: &[&'static str]| words.iter().map(OsStr::new).collect::<Vec<_>>();
+    let os = |words: &[&'static str]| words.iter().map(|word| OsStr::new(*word)).collect::<Vec<&'static OsStr>>();
     let path = place.path("source").join(OsStr::from_bytes(evil));
     let mut snapshot = os(&["snapshot", "source"]);
     snapshot.push(path.as_os_str());
@@ -425,8 +428,8 @@ fn no_name_can_move_a_terminals_cursor() {
     run(&os(&["ls", "\u{1b}[2J"])).expect_code(2);
     run(&os(&["frobnicate\u{1b}[2J"])).expect_code(2);
     // The store's own names are no better.
-    place.write("repo/tenants/default/index/litter\u{1b}[2J", "x");
-    place.write("repo/tenants/evil\u{1b}[2J/tenant", "x");
+    place.write("repo/tenants/default/index/litter\u{202e}", "x");
+    place.write("repo/tenants/evil\u{202e}/tenant", "x");
     run(&os(&["ls"]));
     run(&os(&["tenant", "list"])).expect_code(0);
     for pack in place.objects("packs").iter().filter(|p| fs::metadata(p).unwrap().len() > 30_000) {

@@ -71,7 +71,7 @@ impl Fateful {
         Arc::new(Self { inner: Memory::default(), decide: Mutex::new(Box::new(|_| Fate::Done)) })
     }
 
-    fn from_now(&self, decide: impl Fn(&str) -> Fate + Send + Sync + 'static) {
+    fn henceforth(&self, decide: impl Fn(&str) -> Fate + Send + Sync + 'static) {
         *self.decide.lock().unwrap() = Box::new(decide);
     }
 }
@@ -542,7 +542,7 @@ fn what_another_process_indexes_meanwhile_was_never_weighed_and_does_not_count()
 fn a_commit_whose_answer_is_lost_is_sent_again_and_counts_once() {
     let world = World::new();
     let repo = world.open(FULL);
-    world.store.from_now(|name| if name.contains("/snapshots/") { Fate::Lost } else { Fate::Done });
+    world.store.henceforth(|name| if name.contains("/snapshots/") { Fate::Lost } else { Fate::Done });
     let (id, _) = world.snapshot(&repo, &BLOBS);
     assert_eq!(repo.snapshot_ids().unwrap(), [id]);
     assert!(world.names(&repo.names().sessions()).is_empty());
@@ -555,7 +555,7 @@ fn a_commit_that_is_never_answered_fails_and_leaves_the_session_for_a_prune_to_s
     let repo = world.open(FULL);
     let session = Session::begin(&repo, "db1").unwrap();
     let name = repo.names().session(&session.id());
-    world.store.from_now(|name| if name.contains("/snapshots/") { Fate::Unheard } else { Fate::Done });
+    world.store.henceforth(|name| if name.contains("/snapshots/") { Fate::Unheard } else { Fate::Done });
     let Err(Error::Store(e)) = session.commit(&manifest()) else { panic!("a commit without an answer") };
     assert_eq!(e.fault, StoreFault::Unavailable);
     assert_eq!(world.names(&repo.names().sessions()), [name]);
@@ -566,11 +566,11 @@ fn a_commit_that_is_never_answered_fails_and_leaves_the_session_for_a_prune_to_s
 fn a_store_that_ignores_the_condition_is_refused() {
     let world = World::new();
     let repo = world.open(FULL);
-    world.store.from_now(|_| Fate::Overwrites);
+    world.store.henceforth(|_| Fate::Overwrites);
     assert!(Session::begin(&repo, "db1").is_err_and(|e| e.to_string().contains("only if absent")));
     assert!(world.names(&repo.names().sessions()).is_empty());
     let store = Fateful::new();
-    store.from_now(|_| Fate::Overwrites);
+    store.henceforth(|_| Fate::Overwrites);
     let new = NewKey::full(Secret::KeyFile(key(FULL)), "full");
     let made = repo::init(&*store, &*world.clock, "default", Cipher::Aes256Gcm, &new);
     assert!(made.is_err_and(|e| e.to_string().contains("only if absent")));
@@ -583,7 +583,7 @@ fn a_backup_that_broke_off_does_not_send_again_what_it_had_indexed() {
     // The first pack closes with more blobs than an index object waits for; the second never arrives.
     let blobs: Vec<Vec<u8>> = (0..76_000).map(|n| crate::support::noise(&format!("{n}"), 236)).collect();
     let stored = std::sync::atomic::AtomicUsize::new(0);
-    world.store.from_now(move |name| {
+    world.store.henceforth(move |name| {
         let earlier = name.contains("/packs/").then(|| stored.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
         if earlier > Some(0) { Fate::Unheard } else { Fate::Done }
     });
@@ -591,7 +591,7 @@ fn a_backup_that_broke_off_does_not_send_again_what_it_had_indexed() {
     assert!(put(&session, &blobs).is_err());
     // As after a `kill -9`: nothing is tidied up.
     std::mem::forget(session);
-    world.store.from_now(|_| Fate::Done);
+    world.store.henceforth(|_| Fate::Done);
     assert_eq!(world.names(&repo.names().indexes()).len(), 1, "flushed while it ran");
 
     let again = world.open(WRITER);

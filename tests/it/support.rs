@@ -172,3 +172,11 @@ pub fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
     how(&mut bytes);
     std::fs::write(path, bytes).unwrap();
 }
+
+/// Waits until a file is old enough for its times to be believed: nothing else makes a change time old.
+pub fn grow_old(path: &Path) {
+    let changed = std::fs::metadata(path).unwrap().modified().unwrap();
+    while changed.elapsed().unwrap_or_default().as_millis() < 120 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
