@@ -80,7 +80,11 @@ fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
             held &= (1 << bits) - 1;
         }
     }
+    let spare = held;
     held.zeroize();
+    if spare != 0 {
+        return Err(Malformed::new("has a mistyped last letter"));
+    }
     let (bytes, check) = out.split_last_chunk::<CHECK_LEN>().ok_or_else(|| Malformed::new("is too short"))?;
     if checksum(prefix, bytes) != *check {
         return Err(Malformed::new("has a mistyped letter, or is not whole"));

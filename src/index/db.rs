@@ -19,6 +19,7 @@ use std::time::Duration;
 
 const VERSION: i64 = 1;
 const FILE: &str = "index.db";
+const LOCK: &str = "index.lock";
 const SCHEMA: &str = "
     CREATE TABLE objects(no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, signer BLOB NOT NULL);
     CREATE TABLE packs(no INTEGER PRIMARY KEY AUTOINCREMENT, object INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL,
@@ -63,6 +64,11 @@ fn entry_of(row: &[u8]) -> Result<PackEntry, Malformed> {
 impl Db {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
+        // One process at a time makes or mends the file: SQLite does not wait when two switch it to WAL,
+        // and a damaged one must not be removed under a neighbour that has just made it anew.
+        let held = |e: std::io::Error| Error::Local { path: folder.join(LOCK), why: e.to_string() };
+        let lock = std::fs::File::create(folder.join(LOCK)).map_err(held)?;
+        lock.lock().map_err(held)?;
         let first = Connection::open(&path).and_then(prepare);
         let connection = match first {
             Ok(connection) => connection,

@@ -194,7 +194,10 @@ impl Repository {
         list.signers.push(signer.clone());
         if let Err(e) = write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list) {
             // A slot that no list names opens nothing; one that stays behind is replaced the next time.
-            if let Err(e) = self.store.delete(&self.names.slot(&slot_id)) {
+            // After any other error the list may have been written, and then it names the slot.
+            if matches!(e, Error::Busy { .. })
+                && let Err(e) = self.store.delete(&self.names.slot(&slot_id))
+            {
                 tracing::debug!("slot {slot_id} stays behind: {e}");
             }
             return Err(e);

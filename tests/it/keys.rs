@@ -328,7 +328,9 @@ fn operators_who_add_keys_at_once_undo_nothing() {
     let running: Vec<_> = names
         .iter()
         .map(|name| {
-            let mut add = place.command(&["key", "add", "--label", name, "--new-key-file", name]);
+            let cache = format!("cache-{name}");
+            let mut add = place.command(&["--cache-dir", &cache, "key", "add", "--label", name]);
+            add.args(["--new-key-file", name]);
             add.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -428,4 +430,22 @@ fn a_tenant_made_anew_under_an_old_name_is_not_taken_for_the_old() {
     place.run(&["tenant", "add", "default"]).expect_code(0);
     let ran = place.run(&["snapshots"]).expect_code(1);
     assert!(ran.stderr().contains("another tenant"), "{}", ran.stderr());
+}
+
+#[test]
+fn programs_that_start_at_once_on_a_new_machine_share_its_state() {
+    let place = Place::with_repository();
+    for round in 0..4 {
+        let cache = format!("cache-{round}");
+        let running: Vec<_> = (0..6)
+            .map(|_| {
+                let mut list = place.command(&["--cache-dir", &cache, "key", "list"]);
+                list.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        for child in running {
+            let out = child.wait_with_output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
 }
