@@ -21,7 +21,8 @@ fn done<T>(result: Result<T, StoreError>) -> T {
     }
 }
 
-/// Holds an empty store to the contract.
+/// Holds an empty store to the contract: creation of a name once, also by eight threads at a time;
+/// listings, ranges, bounds, sizes; replacing and deleting. What it wrote is left behind.
 ///
 /// # Panics
 /// With what was broken.
@@ -59,12 +60,15 @@ fn one_of_many_creates(store: &dyn Store) {
 
 fn lists(store: &dyn Store) {
     assert!(done(store.list("nothing/here")).is_empty());
-    for name in ["list/b/2", "list/b/1/x", "list/a", "list/bc", "lists/z"] {
+    // A dot sorts before the slash, so the order is of names and not of folders.
+    for name in ["list/b/2", "list/b/1/x", "list/a", "list/bc", "list/b.c", "lists/z"] {
         done(store.create(name, Bytes::from_static(b"123")));
     }
     let names = |folder| done(store.list(folder)).into_iter().map(|o| o.name).collect::<Vec<_>>();
-    assert_eq!(names("list"), ["list/a", "list/b/1/x", "list/b/2", "list/bc"]);
-    assert_eq!(names("list/b"), ["list/b/1/x", "list/b/2"]);
+    assert_eq!(names("list"), ["list/a", "list/b.c", "list/b/1/x", "list/b/2", "list/bc"]);
+    assert_eq!(names("list/b"), ["list/b/1/x", "list/b/2"], "siblings do not lie below");
+    assert!(names("list/a").is_empty() && names("lis").is_empty(), "nothing lies below an object, or half a name");
+    assert!(names("").iter().any(|name| name == "lists/z"), "the empty name is the root");
     let listed = done(store.list("list"));
     assert!(listed.iter().all(|o| o.size == 3 && o.modified.seconds > 0));
 }
@@ -96,7 +100,10 @@ fn replaces_and_deletes(store: &dyn Store) {
     done(store.write("change/a", Bytes::from_static(b"one, longer")));
     done(store.write("change/a", Bytes::from_static(b"two")));
     assert_eq!(&done(store.read("change/a", 100))[..], b"two");
+    assert_eq!(done(store.size("change/a")), 3);
+    assert_eq!(fault(store.create("change/a", Bytes::new())), StoreFault::Exists);
     done(store.delete("change/a"));
+    assert_eq!(fault(store.delete("change/a")), StoreFault::NotFound);
     assert_eq!(fault(store.read("change/a", 100)), StoreFault::NotFound);
     assert!(done(store.list("change")).is_empty());
     done(store.create("change/a", Bytes::from_static(b"three")));

@@ -1,21 +1,37 @@
-//! A store in a folder of this machine. Writes are durable before they return:
-//! the object, its folder, and every folder made for it are synced.
+//! A store in a folder of this machine.
+//!
+//! `object_store` writes: a file is filled beside its place (`NAME#1`), synced, then linked or
+//! renamed there, and its folder is synced. So what it tells as done is durable, but for the
+//! folders: those are made, and their names synced, here. Reading and listing go around it, the one
+//! for speed, the other since it passes over what it cannot look at. Nothing here removes what an
+//! upload that was killed leaves; no listing shows it.
 
-use super::wrapped::Wrapped;
-use super::{Listed, Store};
+use super::wrapped::{self, Wrapped};
+use super::{Listed, Store, fault, folders, listing};
 use crate::error::{Error, Result, StoreError, StoreFault};
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
-use std::fs::{DirBuilder, File};
+use std::collections::HashSet;
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Objects as files below a folder. The folder is made by the first write, not before.
+/// Objects as files below a folder. The folder is made by the first write, not before. Its file
+/// system must know hard links: an object that is created takes its name by one.
 pub struct Local {
     path: PathBuf,
-    inner: OnceLock<Wrapped>,
+    opened: OnceLock<Opened>,
+    /// Folders whose names are known to be durable, from the root, which is the empty one.
+    durable: Mutex<HashSet<String>>,
+}
+
+/// The folder, once it is there.
+struct Opened {
+    /// Its full name, without symbolic links.
+    root: PathBuf,
+    writer: Wrapped,
 }
 
 impl Local {
@@ -26,54 +42,91 @@ impl Local {
     pub fn new(path: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::Local { path: path.as_ref().to_path_buf(), why: e.to_string() })?;
-        Ok(Self { path, inner: OnceLock::new() })
+        Ok(Self { path, opened: OnceLock::new(), durable: Mutex::default() })
     }
 
-    fn failed(&self, operation: &'static str, name: &str, e: &io::Error) -> StoreError {
-        let fault = match e.kind() {
-            io::ErrorKind::NotFound => StoreFault::NotFound,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreFault::Denied,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreFault::Full,
-            _ => StoreFault::Other,
-        };
-        let why = match fault {
-            StoreFault::NotFound => "there is no such object".to_owned(),
-            _ => format!("{}: {e}", self.path.display()),
-        };
-        StoreError { fault, operation, object: name.to_owned(), why }
-    }
-
-    /// The store below, if the folder is there.
-    fn inner(&self, operation: &'static str, name: &str) -> Result<&Wrapped, StoreError> {
-        if let Some(inner) = self.inner.get() {
-            return Ok(inner);
+    /// The folder, if it is there.
+    fn opened(&self, operation: &'static str, name: &str) -> Result<&Opened, StoreError> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
         }
-        // Looked at by hand first: `object_store` hides why a folder cannot be opened.
-        std::fs::metadata(&self.path).map_err(|e| self.failed(operation, name, &e))?;
-        let opened = LocalFileSystem::new_with_prefix(&self.path)
-            .map_err(|e| super::wrapped::error(operation, name, &e))?
-            .with_fsync(true);
-        Ok(self.inner.get_or_init(|| Wrapped(Arc::new(opened))))
+        let failed = |e: io::Error| fault::at(operation, name, &self.path, &e);
+        let root = self.path.canonicalize().map_err(failed)?;
+        if !root.metadata().map_err(failed)?.is_dir() {
+            return Err(failed(io::ErrorKind::NotADirectory.into()));
+        }
+        let files = LocalFileSystem::new_with_prefix(&root).map_err(|e| fault::below(operation, name, &e))?;
+        let writer = Wrapped(Arc::new(files.with_fsync(true)));
+        Ok(self.opened.get_or_init(|| Opened { root, writer }))
     }
 
-    /// The store below; its folder is made if it is missing. Only its owner may look into it.
-    fn made(&self, operation: &'static str, name: &str) -> Result<&Wrapped, StoreError> {
-        let failed = |e: &io::Error| {
-            let e = self.failed(operation, name, e);
-            // A missing parent is no missing object.
-            if e.fault == StoreFault::NotFound { StoreError { fault: StoreFault::Other, ..e } } else { e }
-        };
-        if self.inner.get().is_none() && !self.path.exists() {
-            let parent = self.path.parent().unwrap_or(Path::new("/"));
-            std::fs::create_dir_all(parent).map_err(|e| failed(&e))?;
-            match DirBuilder::new().mode(0o700).create(&self.path) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&e)),
-                _ => {}
+    /// The folder, made if it is missing (only its owner may look into it), with those below it that
+    /// will hold an object. Each is seen to once; who needs one that another thread sees to waits.
+    fn writer(&self, operation: &'static str, name: &str) -> Result<&Wrapped, StoreError> {
+        let path = wrapped::path(operation, name)?;
+        let name = path.as_ref();
+        let below = name.match_indices('/').map(|(at, _)| &name[..at]);
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        for folder in std::iter::once("").chain(below) {
+            if !durable.contains(folder) {
+                let (at, mode) = match folder {
+                    "" => (self.path.clone(), 0o700),
+                    _ => (self.path.join(folder), 0o777),
+                };
+                folders::make(&at, mode).map_err(|e| fault::of_write(fault::at(operation, name, &at, &e)))?;
+                durable.insert(folder.to_owned());
             }
-            File::open(parent).and_then(|folder| folder.sync_all()).map_err(|e| failed(&e))?;
         }
-        self.inner(operation, name)
+        drop(durable);
+        let opened = self.opened(operation, name).map_err(fault::of_write)?;
+        // `object_store` 0.14 panics over such a path when it finds that an object exists.
+        if opened.root.to_str().is_none() {
+            let why = format!("{}: its full name is not UTF-8", opened.root.display());
+            return Err(fault::new(StoreFault::Other, operation, name, &why));
+        }
+        Ok(&opened.writer)
     }
+
+    /// Where an object lies.
+    fn place(&self, operation: &'static str, name: &str) -> Result<PathBuf, StoreError> {
+        let path = wrapped::path(operation, name)?;
+        if listing::is_staged(name) {
+            return Err(fault::not_found(operation, name));
+        }
+        match self.opened(operation, name) {
+            Ok(opened) => Ok(opened.root.join(path.as_ref())),
+            Err(e) if e.fault == StoreFault::NotFound => Err(fault::not_found(operation, name)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// An object's file, and its size.
+    fn file(&self, operation: &'static str, name: &str) -> Result<(File, u64), StoreError> {
+        let place = self.place(operation, name)?;
+        let file = File::open(place).map_err(|e| failed(operation, name, &e))?;
+        let metadata = file.metadata().map_err(|e| failed(operation, name, &e))?;
+        if metadata.is_file() { Ok((file, metadata.len())) } else { Err(fault::not_found(operation, name)) }
+    }
+
+    fn sized(&self, operation: &'static str, name: &str) -> Result<u64, StoreError> {
+        let metadata = self.place(operation, name)?.metadata().map_err(|e| failed(operation, name, &e))?;
+        if metadata.is_file() { Ok(metadata.len()) } else { Err(fault::not_found(operation, name)) }
+    }
+}
+
+/// The error of a file that holds an object. Below an object there is none.
+fn failed(operation: &'static str, name: &str, e: &io::Error) -> StoreError {
+    match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => fault::not_found(operation, name),
+        _ => fault::of_io(operation, name, e),
+    }
+}
+
+/// Some bytes of a file that holds them.
+fn bytes(name: &str, file: &File, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset).map_err(|e| failed("read", name, &e))?;
+    Ok(bytes.into())
 }
 
 impl Store for Local {
@@ -86,41 +139,58 @@ impl Store for Local {
     }
 
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        self.made("create", name)?.create(name, data)
+        self.writer("create", name)?.create(name, data)
     }
 
     fn write(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        self.made("write", name)?.write(name, data)
+        self.writer("write", name)?.write(name, data)
     }
 
     fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError> {
-        self.inner("read", name)?.read(name, max)
+        let (file, size) = self.file("read", name)?;
+        match usize::try_from(size) {
+            Ok(len) if size <= max => bytes(name, &file, 0, len),
+            _ => Err(wrapped::large(name, size, max)),
+        }
     }
 
     fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        self.inner("read", name)?.read_range(name, offset, len)
+        // Until its end is known, the object is only looked at.
+        let (file, size) = self.file("look at", name)?;
+        match offset.checked_add(len as u64) {
+            Some(end) if end <= size => bytes(name, &file, offset, len),
+            _ => Err(wrapped::short(name, offset, len, size)),
+        }
     }
 
     fn size(&self, name: &str) -> Result<u64, StoreError> {
-        self.inner("look at", name)?.size(name)
+        self.sized("look at", name)
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
-        match self.inner("list", folder) {
-            Ok(inner) => inner.list(folder),
+        let path = wrapped::path("list", folder)?;
+        match self.opened("list", folder) {
+            Ok(opened) => listing::below(&opened.root, path.as_ref()).map_err(|e| {
+                let e = fault::of_io("list", folder, &e);
+                // A root that was there is no store that is yet to be made.
+                if e.fault == StoreFault::NotFound { StoreError { fault: StoreFault::Unavailable, ..e } } else { e }
+            }),
             Err(e) if e.fault == StoreFault::NotFound => Ok(Vec::new()),
             Err(e) => Err(e),
         }
     }
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.inner("delete", name)?.delete(name)
+        self.sized("delete", name)?;
+        self.opened("delete", name)?.writer.delete(name)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
@@ -142,21 +212,89 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_goes_away_is_no_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path().join("store")).unwrap();
+        store.create("packs/ab", Bytes::new()).unwrap();
+        assert!(store.list("index").unwrap().is_empty());
+        std::fs::rename(folder.path().join("store"), folder.path().join("moved")).unwrap();
+        let e = store.list("packs").unwrap_err();
+        assert_eq!(e.fault, StoreFault::Unavailable, "{e}");
+    }
+
+    #[test]
     fn a_crashed_upload_is_not_listed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Local::new(folder.path()).unwrap();
         store.create("packs/ab", Bytes::from_static(b"x")).unwrap();
         std::fs::write(folder.path().join("packs/cd#1"), b"half").unwrap();
         assert_eq!(store.list("packs").unwrap().len(), 1);
+        assert_eq!(store.read("packs/cd#1", 9).unwrap_err().fault, StoreFault::NotFound);
         store.create("packs/cd", Bytes::from_static(b"whole")).unwrap();
         assert_eq!(&store.read("packs/cd", 9).unwrap()[..], b"whole");
     }
 
     #[test]
-    fn a_path_below_a_file_is_an_error_and_no_empty_store() {
+    fn a_place_that_is_no_folder_is_an_error_and_no_empty_store() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let store = Local::new(file.path().join("store")).unwrap();
-        assert!(store.list("x").is_err());
-        assert!(store.create("x", Bytes::new()).is_err());
+        for path in [file.path().to_path_buf(), file.path().join("store")] {
+            let store = Local::new(&path).unwrap();
+            let faults = [
+                store.list("x").unwrap_err().fault,
+                store.read("x", 9).unwrap_err().fault,
+                store.create("x", Bytes::new()).unwrap_err().fault,
+            ];
+            assert_eq!(faults, [StoreFault::Other; 3], "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_written_is_denied() {
+        // No one makes folders there, root included, however it is mounted.
+        let store = Local::new("/sys/estrato/store").unwrap();
+        let e = store.create("packs/ab", Bytes::new()).unwrap_err();
+        assert_eq!(e.fault, StoreFault::Denied, "{e}");
+        assert!(e.to_string().starts_with("create packs/ab: /sys/estrato/store: "), "{e}");
+    }
+
+    #[test]
+    fn nothing_lies_below_an_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path()).unwrap();
+        store.create("a/b", Bytes::new()).unwrap();
+        assert_eq!(store.read("a/b/c", 9).unwrap_err().fault, StoreFault::NotFound);
+        assert!(store.list("a/b").unwrap().is_empty());
+        let e = store.create("a/b/c", Bytes::new()).unwrap_err();
+        assert!(e.fault == StoreFault::Other && e.why.ends_with("a/b: not a directory"), "{e}");
+        for request in [store.read("a", 9).map(drop), store.size("a").map(drop), store.delete("a")] {
+            assert_eq!(request.unwrap_err().fault, StoreFault::NotFound);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_utf8_is_read_and_not_written() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join(OsStr::from_bytes(b"store \xff"));
+        let store = Local::new(&path).unwrap();
+        for _ in 0..2 {
+            assert_eq!(store.create("a", Bytes::new()).unwrap_err().fault, StoreFault::Other);
+        }
+        std::fs::write(path.join("a"), b"text").unwrap();
+        assert_eq!(&store.read("a", 9).unwrap()[..], b"text");
+        assert_eq!(store.list("").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn names_stay_within_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path().join("store")).unwrap();
+        std::fs::write(folder.path().join("secret"), b"x").unwrap();
+        store.create("a", Bytes::new()).unwrap();
+        for name in ["../secret", "a/../../secret", "./a", "a//b", "a\nb", ""] {
+            assert!(store.read(name, 9).is_err(), "{name:?}");
+            assert!(store.create(name, Bytes::new()).is_err(), "{name:?}");
+            assert!(store.delete(name).is_err(), "{name:?}");
+        }
+        assert!(store.list("..").is_err());
     }
 }

@@ -5,6 +5,9 @@
 //! keys. [`contract::check`] holds any store to what is promised here.
 
 pub mod contract;
+mod fault;
+mod folders;
+mod listing;
 mod local;
 mod memory;
 mod wrapped;
@@ -71,34 +74,85 @@ pub trait Store: Send + Sync {
     fn size(&self, name: &str) -> Result<u64, StoreError>;
 
     /// Everything below a folder, at any depth, sorted by name. A folder that is not there is empty.
+    /// Files that no object can be named like, and uploads that were broken off, are left out.
     ///
     /// # Errors
     /// The store's: a listing that breaks off is an error, never a short list.
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError>;
 
-    /// Deletes an object.
+    /// Deletes an object. If the machine that holds the store crashes, it may be there again.
     ///
     /// # Errors
     /// [`crate::error::StoreFault::NotFound`].
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 
-/// The store at a location: a path, or `file:` and a path. Makes nothing.
+/// The store at a location: a path, or `file:` and a path, which is taken as it stands (no `%20`).
+/// Makes nothing.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a location of another kind.
+/// [`Error::Invalid`] for a location of another kind; [`Error::Local`] where the current folder is
+/// unknown.
 pub fn open(location: &str) -> Result<Arc<dyn Store>> {
-    let path = match location.split_once(':') {
-        Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
-        Some((scheme, rest)) if rest.starts_with("//") => {
+    let path = match scheme(location) {
+        None => location,
+        Some(("file", path)) => match path.strip_prefix("//") {
+            None => path,
+            Some(path) if path.starts_with('/') => path,
+            Some(_) => return Err(Error::Invalid("file://HOST is another machine; write file:PATH".into())),
+        },
+        Some((scheme, _)) => {
             return Err(Error::Invalid(format!(
-                "{scheme}: is no kind of store that this version knows; give a path, or file:PATH"
+                "{scheme}: is no kind of store that this version knows; give a path, or file:PATH \
+                 (file:{scheme}:… for a folder of such a name)"
             )));
         }
-        _ => location,
     };
     if path.is_empty() {
         return Err(Error::Invalid("the repository's location is empty".into()));
     }
     Ok(Arc::new(Local::new(path)?))
+}
+
+/// What stands before the first colon, if it looks like the name of a kind of store, and the rest.
+fn scheme(location: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = location.split_once(':')?;
+    let named = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    named.then_some((scheme, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn locations() {
+        let here = std::env::current_dir().unwrap();
+        for (location, path) in [
+            ("/a/b", PathBuf::from("/a/b")),
+            ("a/b", here.join("a/b")),
+            ("file:/a b", "/a b".into()),
+            ("file:///a%20b", "/a%20b".into()),
+            ("file:a", here.join("a")),
+            ("file:a:b", here.join("a:b")),
+            ("./a:b", here.join("a:b")),
+            ("/a:b", "/a:b".into()),
+        ] {
+            let store = open(location).unwrap();
+            assert_eq!(store.local_path(), Some(&*path), "{location}");
+            assert_eq!(store.describe(), path.display().to_string());
+        }
+        for (location, words) in [
+            ("", "empty"),
+            ("file:", "empty"),
+            ("file://host/a", "file:PATH"),
+            ("s3://user:secret@bucket/a", "a path, or file:PATH"),
+            ("sftp:user@host:/a", "a path, or file:PATH"),
+        ] {
+            let e = open(location).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(e.contains(words) && !e.contains("secret"), "{location}: {e}");
+        }
+    }
 }
