@@ -6,12 +6,16 @@
 
 pub mod contract;
 mod fault;
+#[cfg(feature = "fault-store")]
+mod faulty;
 mod folders;
 mod listing;
 mod local;
 mod memory;
 mod wrapped;
 
+#[cfg(feature = "fault-store")]
+pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
 pub use memory::Memory;
 
