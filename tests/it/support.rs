@@ -180,3 +180,14 @@ pub fn grow_old(path: &Path) {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
+
+/// True if the tests that take minutes are to run too.
+pub fn is_long() -> bool {
+    std::env::var_os("ESTRATO_LONG_TESTS").is_some()
+}
+
+/// Says a line even if the test passes: counts that somebody wants to see.
+pub fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
