@@ -14,11 +14,12 @@ const TEXT_MAX: usize = 4096;
 const LIST_MAX: usize = 4096;
 
 /// What a snapshot read, and against what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum SnapshotKind {
     /// Every byte; needs no other snapshot to tell what changed.
+    #[default]
     Full = 0,
     /// What changed since the newest snapshot of the same source.
     Incremental = 1,
@@ -38,11 +39,12 @@ impl SnapshotKind {
 }
 
 /// What kind of source a snapshot holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum SourceKind {
     /// Files below paths.
+    #[default]
     Files = 0,
     /// Standard input.
     Stdin = 1,
@@ -81,7 +83,7 @@ pub struct Summary {
 }
 
 /// The plaintext of a snapshot object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {
     /// The moment that the snapshot shows.
     pub time: Timestamp,
@@ -165,7 +167,7 @@ impl Manifest {
     /// Reads the record.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         const KNOWN: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
-        let mut m = Self::empty();
+        let mut m = Self::default();
         let (mut has_time, mut has_root) = (false, false);
         let mut f = Fields::begin(Decoder::new(bytes))?;
         while let Some(key) = f.next(KNOWN)? {
@@ -219,28 +221,6 @@ impl Manifest {
         }
         Ok(m)
     }
-
-    fn empty() -> Self {
-        Self {
-            time: Timestamp::default(),
-            started: Timestamp::default(),
-            ended: Timestamp::default(),
-            host: String::new(),
-            user: String::new(),
-            paths: Vec::new(),
-            source: Vec::new(),
-            source_kind: SourceKind::Files,
-            tags: Vec::new(),
-            kind: SnapshotKind::Full,
-            base: None,
-            root: Content::default(),
-            summary: Summary::default(),
-            program: String::new(),
-            chain: [0; 16],
-            counter: 0,
-            previous: None,
-        }
-    }
 }
 
 fn read_list(f: &mut Fields<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
@@ -289,7 +269,7 @@ mod tests {
             let summary = Summary { removed: Tally { entries: 1, bytes }, ..Summary::default() };
             Manifest {
                 time, host, tags, source: paths.clone(), paths, kind, counter, summary,
-                base: base.map(SnapshotId), previous: base.map(SnapshotId), ..Manifest::empty()
+                base: base.map(SnapshotId), previous: base.map(SnapshotId), ..Manifest::default()
             }
         }
     }

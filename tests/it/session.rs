@@ -8,11 +8,10 @@ use estrato::crypto::keyfile::KeyFile;
 use estrato::crypto::sign::Signing;
 use estrato::crypto::slot::{self, Credential};
 use estrato::error::{Error, Result, StoreError, StoreFault};
-use estrato::format::content::Content;
 use estrato::format::header::{self, Cipher, Header, ObjectType};
 use estrato::format::index::IndexObject;
 use estrato::format::key::{Bundle, Role, Slot};
-use estrato::format::manifest::{Manifest, SnapshotKind, SourceKind, Summary};
+use estrato::format::manifest::{Manifest, SnapshotKind};
 use estrato::format::names::last_part;
 use estrato::format::pack::BlobKind;
 use estrato::format::records::{Plan, SessionRecord, Tombstone};
@@ -192,24 +191,16 @@ impl World {
 
 fn manifest() -> Manifest {
     let time = Timestamp { seconds: 5, nanos: 0 };
+    let (paths, source) = (vec![b"x".to_vec()], vec![b"/x".to_vec()]);
     Manifest {
         time,
         started: time,
         ended: time,
         host: "host".into(),
-        user: String::new(),
-        paths: vec![b"x".to_vec()],
-        source: vec![b"/x".to_vec()],
-        source_kind: SourceKind::Files,
-        tags: Vec::new(),
-        kind: SnapshotKind::Full,
-        base: None,
-        root: Content::default(),
-        summary: Summary::default(),
-        program: String::new(),
+        paths,
+        source,
         chain: [1; 16],
-        counter: 1,
-        previous: None,
+        ..Manifest::default()
     }
 }
 
