@@ -110,6 +110,11 @@ pub const FETCH_MAX: usize = 8 * 1024 * 1024;
 /// Problems that a report lists by name; the rest are counted.
 pub const REPORT_MAX: usize = 1000;
 
+/// Chains of one signer whose newest snapshot this machine remembers.
+pub const CHAINS_REMEMBERED: usize = 1024;
+/// A small file of this program's own on this machine, bytes.
+pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
+
 /// How often a running session renews its object, seconds.
 pub const SESSION_RENEW_SECONDS: u64 = 240;
 /// A file changed this shortly before a snapshot began is read again by the

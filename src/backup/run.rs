@@ -155,7 +155,12 @@ impl<'a> Planned<'a> {
     }
 
     /// What the source is compared with.
-    fn base(&self, session: Option<&Session<'_>>, known: Option<&Known>, monitor: &dyn Monitor) -> Result<Base<'a>> {
+    fn base<'b>(
+        &'b self,
+        session: Option<&'b Session<'_>>,
+        known: Option<&Known>,
+        monitor: &dyn Monitor,
+    ) -> Result<Base<'b>> {
         if self.options.kind == SnapshotKind::Full || self.source_kind != SourceKind::Files {
             return Ok(Base::None);
         }
@@ -163,7 +168,7 @@ impl<'a> Planned<'a> {
         let trusted = |id: &SnapshotId| session.is_none_or(|s| s.counting().trusts(id));
         if let Some(version) = known.map(|k| k.newest(full_only)).transpose()?.flatten()
             && trusted(&version.snapshot)
-            && self.exists(&version.snapshot)
+            && self.still_there(&version.snapshot, monitor)?
             && self.still_indexed(&version, monitor)?
         {
             return Ok(Base::Known(version));
@@ -172,6 +177,9 @@ impl<'a> Planned<'a> {
             return Ok(Base::None);
         }
         let listing = snapshot::list(self.repo)?;
+        for gone in &listing.gone {
+            monitor.event(Event::Warning(gone.to_string()));
+        }
         let newest = listing.snapshots.into_iter().rev().find(|s| {
             let m = &s.manifest;
             m.host == self.options.host
@@ -205,10 +213,22 @@ impl<'a> Planned<'a> {
     }
 
     /// True if the snapshot's object is still there, and no tombstone; a writer key can see that much.
-    fn exists(&self, id: &SnapshotId) -> bool {
+    fn still_there(&self, id: &SnapshotId, monitor: &dyn Monitor) -> Result<bool> {
         let name = self.repo.names().snapshot(id);
-        let head = self.repo.store().read_range(&name, 0, HEADER_LEN);
-        head.is_ok_and(|head| Header::decode(&head, &name).is_ok_and(|h| h.object == ObjectType::Snapshot))
+        match self.repo.store().read_range(&name, 0, HEADER_LEN) {
+            Ok(head) => Ok(Header::decode(&head, &name).is_ok_and(|h| h.object == ObjectType::Snapshot)),
+            Err(e) => {
+                let e = Error::from(e);
+                if !e.is_damage() {
+                    return Err(e);
+                }
+                monitor.event(Event::Warning(format!(
+                    "snapshot {}, the last one that this machine took of this source, is missing; everything is read again",
+                    id.short()
+                )));
+                Ok(false)
+            }
+        }
     }
 
     /// A dry run: walks and compares.
@@ -384,6 +404,10 @@ impl Taken {
     fn commit(self, session: Session<'_>) -> Result<Outcome> {
         let repo = session.repository();
         let snapshot = session.commit(&self.manifest)?;
+        // The snapshot stands, whatever becomes of this machine's notes.
+        if let Err(e) = repo.remember_snapshot(&snapshot, &self.manifest) {
+            tracing::warn!("this machine will not notice if the snapshot is taken away: {e}");
+        }
         if let Some(known) = self.known {
             let chain = Chain { previous: Some(snapshot), ..self.chain };
             let kind = self.manifest.kind;

@@ -34,6 +34,9 @@ fn listing(context: &Context, repo: &Repository) -> OurResult<Listing> {
     for (id, e) in &listing.damaged {
         context.progress.event(Event::Warning(format!("snapshot {}: {e}", id.short())));
     }
+    for gone in &listing.gone {
+        context.progress.event(Event::Warning(gone.to_string()));
+    }
     Ok(listing)
 }
 
@@ -108,7 +111,8 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
         }
     }
     // Whoever lists must not believe that a lost snapshot never was.
-    Ok(if listing.damaged.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(super::exit::DAMAGE) })
+    let whole = listing.damaged.is_empty() && listing.gone.is_empty();
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(super::exit::DAMAGE) })
 }
 
 /// Runs `estrato ls`.

@@ -16,7 +16,7 @@ use crate::index::{KnownPack, PackMap};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{Decompressor, WholePack};
-use crate::repo::Repository;
+use crate::repo::{Gone, Repository};
 use crate::snapshot::{self, Folder, leaves};
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -223,7 +223,9 @@ impl Check<'_> {
 
     /// Without the private key: that snapshots' objects are whole.
     fn sealed_snapshots(&mut self) -> Result<()> {
-        for id in self.repo.snapshot_ids()? {
+        let ids = self.repo.snapshot_ids()?;
+        self.gone(&self.repo.gone_snapshots(&ids.iter().copied().collect(), std::iter::empty())?);
+        for id in ids {
             self.report.snapshots += 1;
             let name = self.repo.names().snapshot(&id);
             let bytes = self.repo.store().read(&name, limits::MANIFEST_MAX)?;
@@ -246,12 +248,19 @@ impl Check<'_> {
         for (id, e) in &listing.damaged {
             self.damaged(self.repo.names().snapshot(id), object_of(e).1);
         }
+        self.gone(&listing.gone);
         let mut whole = HashSet::new();
         for s in &listing.snapshots {
             self.report.snapshots += 1;
             self.tree(&s.id, &s.manifest.root, &PathBuf::from("/"), &mut whole)?;
         }
         Ok(())
+    }
+
+    fn gone(&mut self, gone: &[Gone]) {
+        for gone in gone {
+            self.damaged(self.repo.names().snapshot(&gone.snapshot), gone.to_string());
+        }
     }
 
     /// Walks a folder and all below it. A subtree that was found whole is not walked again; one with

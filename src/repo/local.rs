@@ -4,8 +4,11 @@
 
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SignerId, TenantId};
+use crate::limits;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::io::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -56,12 +59,7 @@ impl LocalFolder {
         let Some(folder) = self.path() else { return Ok(()) };
         let path = folder.join(SEEN);
         let now = Seen { verifying: verifying.to_string(), signers };
-        let before: Option<Seen> = match std::fs::read(&path) {
-            // A record that does not read is one that was lost.
-            Ok(bytes) => serde_json::from_slice(&bytes).ok(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(local(&path, &e)),
-        };
+        let before: Option<Seen> = read_json(&path)?;
         if let Some(before) = &before {
             if before.verifying != now.verifying {
                 return Err(Error::damaged(
@@ -83,7 +81,7 @@ impl LocalFolder {
             }
         }
         if before.as_ref() != Some(&now) {
-            write_replacing(&path, &serde_json::to_vec(&now).unwrap_or_default()).map_err(|e| local(&path, &e))?;
+            write_json(&path, &now)?;
         }
         Ok(())
     }
@@ -108,9 +106,35 @@ fn check_name(above: &Path, name: &str, tenant: TenantId) -> Result<()> {
     }
 }
 
+/// Waits for the lock that a file of this machine stands for, and holds it until it is dropped.
+pub(super) fn lock(path: &Path) -> Result<File> {
+    let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = open.map_err(|e| local(path, &e))?;
+    file.lock().map_err(|e| local(path, &e))?;
+    Ok(file)
+}
+
+/// A small record of this machine's; `None` if there is none, or none that reads: it was lost.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(local(path, &e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(limits::LOCAL_FILE_MAX).read_to_end(&mut bytes).map_err(|e| local(path, &e))?;
+    Ok(serde_json::from_slice(&bytes).ok())
+}
+
+/// Replaces a small record of this machine's.
+pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|e| local(path, &e.into()))?;
+    write_replacing(path, &bytes).map_err(|e| local(path, &e))
+}
+
 fn write_replacing(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&new, path)

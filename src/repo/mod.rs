@@ -3,6 +3,7 @@
 //! none of them seals, signs or names an object by itself.
 
 mod blobs;
+mod chains;
 mod create;
 mod keys;
 mod local;
@@ -13,6 +14,7 @@ mod sync;
 mod writer;
 
 pub use blobs::FrameCache;
+pub use chains::{Gone, Proof};
 pub use create::{NewTenant, add_tenant, init, repository_id, tenants};
 pub use keys::{NewKey, Secret};
 pub use local::LocalFolder;

@@ -4,7 +4,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::id::{SignerId, SnapshotId};
-use crate::repo::{Repository, SnapshotObject};
+use crate::repo::{Gone, Repository, SnapshotObject};
+use std::collections::HashSet;
 
 /// Digits that name a snapshot at the least.
 const PREFIX_MIN: usize = 4;
@@ -27,16 +28,20 @@ pub struct Listing {
     pub snapshots: Vec<Snapshot>,
     /// Those that could not.
     pub damaged: Vec<(SnapshotId, Error)>,
+    /// Those that were there and are not any more.
+    pub gone: Vec<Gone>,
 }
 
-/// Reads every snapshot.
+/// Reads every snapshot, and finds out which are gone.
 ///
 /// # Errors
 /// [`Error::NotAllowed`] with a writer key, or the store's. A snapshot that is damaged is no error here.
 pub fn list(repo: &Repository) -> Result<Listing> {
     repo.private_key()?;
     let mut listing = Listing::default();
-    for id in repo.snapshot_ids()? {
+    let ids = repo.snapshot_ids()?;
+    let listed: HashSet<SnapshotId> = ids.iter().copied().collect();
+    for id in ids {
         match repo.snapshot(&id) {
             Ok(SnapshotObject::Manifest(manifest, signer)) => {
                 listing.snapshots.push(Snapshot { id, manifest: *manifest, signer });
@@ -46,6 +51,8 @@ pub fn list(repo: &Repository) -> Result<Listing> {
             Err(e) => return Err(e),
         }
     }
+    let read = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer));
+    listing.gone = repo.gone_snapshots(&listed, read)?;
     listing.snapshots.sort_by_key(|s| (s.manifest.time, s.manifest.ended, s.id));
     Ok(listing)
 }
@@ -127,29 +134,17 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::content::Content;
-    use crate::format::manifest::{SnapshotKind, SourceKind, Summary};
 
     fn snapshot(id: u8, seconds: i64, host: &str, tag: &str) -> Snapshot {
         let time = Timestamp { seconds, nanos: 0 };
         let manifest = Manifest {
             time,
-            started: time,
             ended: time,
             host: host.into(),
-            user: String::new(),
             paths: vec![b".".to_vec()],
             source: vec![b"/srv/exports".to_vec()],
-            source_kind: SourceKind::Files,
             tags: vec![tag.into()],
-            kind: SnapshotKind::Full,
-            base: None,
-            root: Content::default(),
-            summary: Summary::default(),
-            program: String::new(),
-            chain: [0; 16],
-            counter: 1,
-            previous: None,
+            ..Manifest::default()
         };
         Snapshot { id: SnapshotId([id; 16]), manifest, signer: SignerId([0; 32]) }
     }
@@ -157,7 +152,7 @@ mod tests {
     fn listing() -> Listing {
         let snapshots = vec![snapshot(0x11, 1, "a", "x"), snapshot(0x12, 2, "b", "x"), snapshot(0x22, 3, "a", "y")];
         let damaged = vec![(SnapshotId([0x33; 16]), Error::damaged("snapshots/33", "cut short"))];
-        Listing { snapshots, damaged }
+        Listing { snapshots, damaged, gone: Vec::new() }
     }
 
     fn chosen(text: &str, filter: &Filter) -> Result<u8> {

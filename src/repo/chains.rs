@@ -1,0 +1,204 @@
+//! Whether snapshots that were there are still there. Whoever holds the store
+//! can leave snapshots out, or show it as it once was, and every object that
+//! remains is genuine. So each manifest names the one before it in its writer's
+//! chain, and this machine remembers the newest one of each chain that it saw.
+//! Reports; decides nothing.
+
+use super::Repository;
+use super::local::{lock, read_json, write_json};
+use crate::error::Result;
+use crate::format::manifest::Manifest;
+use crate::id::{SignerId, SnapshotId, to_hex};
+use crate::limits;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+const FILE: &str = "chains.json";
+const LOCK: &str = "chains.lock";
+
+/// A snapshot that was in the repository and is not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// Which.
+    pub snapshot: SnapshotId,
+    /// How that is known.
+    pub proof: Proof,
+}
+
+/// How it is known that a snapshot was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A snapshot that is there says that it came after it.
+    Successor(SnapshotId),
+    /// This machine has seen it, and sees nothing later of its chain: the store shows an old state,
+    /// or the snapshot was taken away.
+    Memory,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let which = self.snapshot.short();
+        match self.proof {
+            Proof::Successor(later) => {
+                write!(f, "snapshot {which} is missing: snapshot {} came after it", later.short())
+            }
+            Proof::Memory => write!(
+                f,
+                "snapshot {which} is missing: this machine has seen it, and nothing later of its source is there: \
+                 the store shows an old state, or it was taken away"
+            ),
+        }
+    }
+}
+
+/// The newest snapshot of a chain that this machine has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Newest {
+    counter: u64,
+    snapshot: String,
+}
+
+/// By signer, then by chain: nobody can push another's chains out, or pretend to go on with them.
+type Memory = BTreeMap<String, BTreeMap<String, Newest>>;
+
+/// Notes what a manifest shows; true if that is news.
+fn note(memory: &mut Memory, id: &SnapshotId, manifest: &Manifest, signer: &SignerId) -> bool {
+    let of_signer = memory.entry(signer.to_string()).or_default();
+    let chain = to_hex(&manifest.chain);
+    if of_signer.get(&chain).is_some_and(|known| known.counter >= manifest.counter) {
+        return false;
+    }
+    of_signer.insert(chain, Newest { counter: manifest.counter, snapshot: id.to_string() });
+    true
+}
+
+/// Keeps the memory of each signer within its bound: chains that are there are remembered again when
+/// they are seen again, so those that are not go last.
+fn bound(memory: &mut Memory, there: &HashSet<String>) {
+    for chains in memory.values_mut() {
+        while chains.len() > limits::CHAINS_REMEMBERED {
+            let one = chains.iter().find(|(_, newest)| there.contains(&newest.snapshot)).or(chains.iter().next());
+            let Some(chain) = one.map(|(chain, _)| chain.clone()) else { break };
+            chains.remove(&chain);
+        }
+    }
+}
+
+impl Repository {
+    /// Snapshots that are known to have been there, and are neither listed nor buried; remembers what
+    /// is there now. `listed` holds every name under `snapshots/`, `read` those that could be read; a
+    /// writer key can read none, and is told only what it took itself.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Local`] where the memory cannot be kept.
+    pub fn gone_snapshots<'m>(
+        &self,
+        listed: &HashSet<SnapshotId>,
+        read: impl Iterator<Item = (SnapshotId, &'m Manifest, SignerId)>,
+    ) -> Result<Vec<Gone>> {
+        let mut gone = BTreeMap::new();
+        let mut seen = Vec::new();
+        for (id, manifest, signer) in read {
+            if let Some(previous) = manifest.previous.filter(|previous| !listed.contains(previous)) {
+                gone.insert(previous, Proof::Successor(id));
+            }
+            seen.push((id, manifest, signer));
+        }
+        if let Some(folder) = self.local.path() {
+            let _lock = lock(&folder.join(LOCK))?;
+            let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
+            let there: HashSet<String> = listed.iter().map(ToString::to_string).collect();
+            let newest: BTreeSet<SnapshotId> = newest_of(&memory, &seen)
+                .into_iter()
+                .filter(|known| !there.contains(*known))
+                .filter_map(|known| known.parse().ok())
+                .collect();
+            for id in newest {
+                gone.entry(id).or_insert(Proof::Memory);
+            }
+            let mut news = false;
+            for (id, manifest, signer) in &seen {
+                news |= note(&mut memory, id, manifest, signer);
+            }
+            if news {
+                bound(&mut memory, &there);
+                write_json(&folder.join(FILE), &memory)?;
+            }
+        }
+        Ok(gone.into_iter().map(|(snapshot, proof)| Gone { snapshot, proof }).collect())
+    }
+
+    /// Remembers a snapshot that this process has just created.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Local`] where the memory cannot be kept.
+    pub fn remember_snapshot(&self, id: &SnapshotId, manifest: &Manifest) -> Result<()> {
+        let Some(folder) = self.local.path() else { return Ok(()) };
+        let _lock = lock(&folder.join(LOCK))?;
+        let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
+        if note(&mut memory, id, manifest, &self.signer()) {
+            bound(&mut memory, &HashSet::new());
+            write_json(&folder.join(FILE), &memory)?;
+        }
+        Ok(())
+    }
+}
+
+/// The newest known snapshot of each chain of which nothing as new has been read.
+fn newest_of<'m>(memory: &'m Memory, seen: &[(SnapshotId, &Manifest, SignerId)]) -> Vec<&'m str> {
+    let mut reached: HashMap<(String, String), u64> = HashMap::new();
+    for (_, manifest, signer) in seen {
+        let counter = reached.entry((signer.to_string(), to_hex(&manifest.chain))).or_default();
+        *counter = manifest.counter.max(*counter);
+    }
+    let known = memory.iter().flat_map(|(signer, chains)| chains.iter().map(move |(chain, n)| (signer, chain, n)));
+    known
+        .filter(|(signer, chain, newest)| {
+            reached.get(&((*signer).clone(), (*chain).clone())).is_none_or(|counter| *counter < newest.counter)
+        })
+        .map(|(_, _, newest)| newest.snapshot.as_str())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(chain: u8, counter: u64) -> Manifest {
+        Manifest { chain: [chain; 16], counter, ..Manifest::default() }
+    }
+
+    #[test]
+    fn a_chain_is_its_signers_own() {
+        let mut memory = Memory::default();
+        let (one, two) = (SignerId([1; 32]), SignerId([2; 32]));
+        assert!(note(&mut memory, &SnapshotId([1; 16]), &manifest(7, 5), &one));
+        assert!(!note(&mut memory, &SnapshotId([2; 16]), &manifest(7, 5), &one), "a fork is no news");
+        assert!(note(&mut memory, &SnapshotId([3; 16]), &manifest(7, 1), &two), "another's chain of that name");
+        let ahead = manifest(7, 9);
+        let seen = [(SnapshotId([4; 16]), &ahead, two)];
+        assert_eq!(
+            newest_of(&memory, &seen),
+            [SnapshotId([1; 16]).to_string()],
+            "nobody goes on with it but its signer"
+        );
+        let seen = [(SnapshotId([4; 16]), &ahead, one)];
+        assert_eq!(newest_of(&memory, &seen), [SnapshotId([3; 16]).to_string()]);
+    }
+
+    #[test]
+    fn what_is_there_is_forgotten_first() {
+        let mut memory = Memory::default();
+        let signer = SignerId([1; 32]);
+        let id = |n: usize| SnapshotId(u128::try_from(n).unwrap().to_be_bytes());
+        for n in 0..limits::CHAINS_REMEMBERED + 2 {
+            let manifest = Manifest { chain: id(n).0, counter: 1, ..Manifest::default() };
+            note(&mut memory, &id(n), &manifest, &signer);
+        }
+        bound(&mut memory, &[id(7).to_string(), id(9).to_string()].into());
+        let chains = &memory[&signer.to_string()];
+        assert_eq!(chains.len(), limits::CHAINS_REMEMBERED);
+        assert!(!chains.contains_key(&to_hex(&id(7).0)) && !chains.contains_key(&to_hex(&id(9).0)));
+    }
+}
