@@ -7,8 +7,8 @@ use crate::crypto::derive::IdKeys;
 use crate::format::content::Content;
 use crate::format::node::{Kind, Node};
 use crate::id::{BlobId, SnapshotId};
-use crate::index::Hint;
-use crate::repo::Repository;
+use crate::index::{Hint, PackMap, Place};
+use crate::repo::{Counting, Repository};
 use crate::snapshot;
 
 /// Where the earlier state is read from.
@@ -27,6 +27,8 @@ pub enum Base<'r> {
         started: Timestamp,
         /// Its root.
         root: Content,
+        /// Which copies count; a dry run has no session, and relies on none.
+        counting: Option<&'r Counting>,
     },
 }
 
@@ -46,10 +48,11 @@ pub enum Token {
     Content(Content),
 }
 
-/// True if the index knows every blob of a file. A folder's are found out when it is read.
-fn is_indexed(repo: &Repository, node: &Node) -> bool {
+/// True if every blob of a file has a copy that counts. A folder's are found out when it is read.
+fn is_stored(repo: &Repository, counting: Option<&Counting>, node: &Node) -> bool {
     let mut hint = Hint::default();
-    let mut known = |id: &BlobId| repo.index().find(id, &mut hint, |_, _| true).is_ok_and(|found| found.is_some());
+    let counts = |pack: &PackMap, place: &Place| counting.is_none_or(|c| c.counts(pack, place));
+    let mut known = |id: &BlobId| repo.index().find(id, &mut hint, counts).is_ok_and(|found| found.is_some());
     node.kind != Kind::File
         || snapshot::leaves(repo, &node.content).all(|e| e.is_ok_and(|e| e.id.is_none_or(|id| known(&id))))
 }
@@ -97,12 +100,12 @@ impl Base<'_> {
     pub fn folder(&self, known: Option<&Known>, token: &Token, folder: &Mark) -> Option<KnownFolder> {
         match (self, token) {
             (Base::Known(version), Token::Mark(mark)) => known?.folder(version.number, mark).ok().flatten(),
-            (Base::Trees { repo, .. }, Token::Content(content)) => {
+            (Base::Trees { repo, counting, .. }, Token::Content(content)) => {
                 let mut entries = Vec::new();
                 for node in snapshot::Folder::new(repo, content) {
                     let node = node.ok()?;
-                    // These trees were written by somebody else's notes: what the index does not know is read.
-                    if !is_indexed(repo, &node) {
+                    // These trees rest on notes of another time: what has no copy that counts now is read.
+                    if !is_stored(repo, *counting, &node) {
                         continue;
                     }
                     entries.push(KnownEntry {

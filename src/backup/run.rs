@@ -196,6 +196,7 @@ impl<'a> Planned<'a> {
             snapshot: s.id,
             started: s.manifest.started,
             root: s.manifest.root,
+            counting: session.map(Session::counting),
         }))
     }
 
