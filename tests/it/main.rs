@@ -5,6 +5,7 @@ mod faults;
 mod files;
 mod golden;
 mod keys;
+mod model;
 mod rollback;
 mod screens;
 mod session;
