@@ -12,3 +12,4 @@ mod session;
 mod streams;
 mod support;
 mod testdata;
+mod world;

@@ -1,239 +1,25 @@
 //! The order of a backup beside others, through the library: what a session announces, what it
 //! relies on, and what decides whether its snapshot exists.
 
+use crate::world::{
+    BLOBS, FULL, Fate, Fateful, KNOWN, NEW, WRITER, World, key, manifest, options, packs, put, record,
+};
 use bytes::Bytes;
-use estrato::backup::{self, Options, Source, Stream};
-use estrato::clock::{Clock, Timestamp};
-use estrato::crypto::keyfile::KeyFile;
+use estrato::backup::{self, Source, Stream};
+use estrato::clock::Clock;
 use estrato::crypto::sign::Signing;
-use estrato::crypto::slot::{self, Credential};
-use estrato::error::{Error, Result, StoreError, StoreFault};
-use estrato::format::header::{self, Cipher, Header, ObjectType};
+use estrato::error::{Error, StoreFault};
+use estrato::format::header::{Cipher, Header, ObjectType};
 use estrato::format::index::IndexObject;
-use estrato::format::key::{Bundle, Role, Slot};
-use estrato::format::manifest::{Manifest, SnapshotKind};
 use estrato::format::names::last_part;
 use estrato::format::pack::BlobKind;
-use estrato::format::records::{Plan, SessionRecord, Tombstone};
-use estrato::id::{IndexName, PackName, SnapshotId};
+use estrato::format::records::{Plan, Tombstone};
+use estrato::id::{IndexName, PackName};
 use estrato::monitor::Silent;
-use estrato::repo::{self, Access, NewKey, Repository, Secret, Session, Stored, Writer, WriterState};
+use estrato::repo::{self, NewKey, Repository, Secret, Session, Stored};
 use estrato::snapshot;
-use estrato::store::{Listed, Memory, Store};
+use estrato::store::Store;
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use zeroize::Zeroizing;
-
-/// A clock that stands until it is moved.
-#[derive(Default)]
-struct Hand(Mutex<u64>);
-
-impl Hand {
-    fn forward(&self, seconds: u64) {
-        *self.0.lock().unwrap() += seconds;
-    }
-}
-
-impl Clock for Hand {
-    fn now(&self) -> Timestamp {
-        Timestamp { seconds: 1_700_000_000 + i64::try_from(*self.0.lock().unwrap()).unwrap(), nanos: 0 }
-    }
-
-    fn elapsed(&self) -> Duration {
-        Duration::from_secs(*self.0.lock().unwrap())
-    }
-}
-
-/// What befalls a request.
-enum Fate {
-    Done,
-    /// It is done, but the answer is lost.
-    Lost,
-    /// It is not done, and there is no answer.
-    Unheard,
-    /// The condition is ignored.
-    Overwrites,
-}
-
-type Decide = dyn Fn(&str) -> Fate + Send + Sync;
-
-/// A store whose `create` may go wrong.
-struct Fateful {
-    inner: Memory,
-    decide: Mutex<Box<Decide>>,
-}
-
-impl Fateful {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { inner: Memory::default(), decide: Mutex::new(Box::new(|_| Fate::Done)) })
-    }
-
-    fn henceforth(&self, decide: impl Fn(&str) -> Fate + Send + Sync + 'static) {
-        *self.decide.lock().unwrap() = Box::new(decide);
-    }
-}
-
-impl Store for Fateful {
-    fn describe(&self) -> String {
-        "a store with a fate".into()
-    }
-    fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        let fate = (self.decide.lock().unwrap())(name);
-        let fault = StoreFault::Unavailable;
-        let none = StoreError { fault, operation: "create", object: name.into(), why: "no answer".into() };
-        match fate {
-            Fate::Done => self.inner.create(name, data),
-            Fate::Lost => self.inner.create(name, data).and(Err(none)),
-            Fate::Unheard => Err(none),
-            Fate::Overwrites => self.inner.write(name, data),
-        }
-    }
-    fn write(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        self.inner.write(name, data)
-    }
-    fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError> {
-        self.inner.read(name, max)
-    }
-    fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
-        self.inner.read_range(name, offset, len)
-    }
-    fn size(&self, name: &str) -> Result<u64, StoreError> {
-        self.inner.size(name)
-    }
-    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
-        self.inner.list(folder)
-    }
-    fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.inner.delete(name)
-    }
-}
-
-const FULL: u8 = 1;
-const WRITER: u8 = 2;
-
-fn key(n: u8) -> KeyFile {
-    KeyFile(Zeroizing::new([n; 32]))
-}
-
-/// A repository with a full key and a writer's.
-struct World {
-    store: Arc<Fateful>,
-    clock: Arc<Hand>,
-}
-
-impl World {
-    fn new() -> Self {
-        let world = Self { store: Fateful::new(), clock: Arc::default() };
-        let new = NewKey::full(Secret::KeyFile(key(FULL)), "full");
-        repo::init(&*world.store, &*world.clock, "default", Cipher::Aes256Gcm, &new).unwrap();
-        let writer = NewKey { role: Role::Writer, label: "writer".into(), secret: Secret::KeyFile(key(WRITER)) };
-        world.open(FULL).add_key(&writer).unwrap();
-        world
-    }
-
-    fn open_with(&self, n: u8, cache: Option<PathBuf>) -> Repository {
-        let credential = Credential::KeyFile(key(n));
-        let store: Arc<dyn Store> = Arc::<Fateful>::clone(&self.store);
-        let clock: Arc<dyn Clock> = Arc::<Hand>::clone(&self.clock);
-        Repository::open(Access { store, clock, tenant: "default".into(), credential, cache }).unwrap()
-    }
-
-    fn open(&self, n: u8) -> Repository {
-        self.open_with(n, None)
-    }
-
-    /// What a key's slot holds.
-    fn bundle(&self, repo: &Repository, n: u8) -> Bundle {
-        let id = slot::key_file_slots(&key(n), repo.tenant())[0];
-        let object = self.store.read(&repo.names().slot(&id), 1 << 20).unwrap();
-        let slot = Slot::decode(&header::opened(&object).unwrap()[header::HEADER_LEN..]).unwrap();
-        slot::open(&Credential::KeyFile(key(n)), repo.tenant(), &id, &slot).unwrap().unwrap()
-    }
-
-    fn signing(&self, repo: &Repository, n: u8) -> Signing {
-        Signing::from_seed(&self.bundle(repo, n).signer_seed)
-    }
-
-    /// Seals a shared record as whoever holds `signing` would, and writes it.
-    fn write(&self, repo: &Repository, object: ObjectType, name: &str, signing: &Signing, payload: &[u8]) {
-        let header = Header { object, cipher: repo.cipher() };
-        let sealed = repo.realm().seal_shared(header, Some(name), signing, payload).unwrap();
-        self.store.write(name, sealed.into()).unwrap();
-    }
-
-    fn plan(&self, repo: &Repository, plan: &Plan, signing: &Signing) {
-        self.write(repo, ObjectType::Plan, &repo.names().plan(plan.number), signing, &plan.encode());
-    }
-
-    /// Seals and writes an index object.
-    fn index(&self, repo: &Repository, object: &IndexObject, signing: &Signing) -> IndexName {
-        let payload = zstd::bulk::compress(&object.encode(), 1).unwrap();
-        let header = Header { object: ObjectType::Index, cipher: repo.cipher() };
-        let sealed = repo.realm().seal_shared(header, None, signing, &payload).unwrap();
-        let name = IndexName(*sealed.last_chunk().unwrap());
-        self.store.write(&repo.names().index(&name), sealed.into()).unwrap();
-        name
-    }
-
-    fn names(&self, folder: &str) -> Vec<String> {
-        self.store.list(folder).unwrap().into_iter().map(|o| o.name).collect()
-    }
-
-    /// Takes a snapshot of these blobs, each a file's worth, as one stream; what was new.
-    fn snapshot(&self, repo: &Repository, blobs: &[&[u8]]) -> (SnapshotId, Vec<Stored>) {
-        let session = Session::begin(repo, "host").unwrap();
-        let stored = put(&session, blobs).unwrap();
-        (session.commit(&manifest()).unwrap(), stored)
-    }
-}
-
-fn manifest() -> Manifest {
-    let time = Timestamp { seconds: 5, nanos: 0 };
-    let (paths, source) = (vec![b"x".to_vec()], vec![b"/x".to_vec()]);
-    Manifest {
-        time,
-        started: time,
-        ended: time,
-        host: "host".into(),
-        paths,
-        source,
-        chain: [1; 16],
-        ..Manifest::default()
-    }
-}
-
-/// Puts blobs through a writer of the session, and waits until they are indexed.
-fn put<B: AsRef<[u8]>>(session: &Session<'_>, blobs: &[B]) -> Result<Vec<Stored>> {
-    let state = WriterState::default();
-    std::thread::scope(|scope| {
-        let writer = Writer::start(scope, session, &state, 1, 1);
-        let mut lane = writer.lane();
-        let stored: Result<Vec<Stored>> =
-            blobs.iter().map(|b| lane.put(BlobKind::Chunk, b.as_ref()).map(|(_, stored)| stored)).collect();
-        let closed = lane.finish();
-        writer.finish()?;
-        closed?;
-        stored
-    })
-}
-
-const BLOBS: [&[u8]; 2] = [b"one blob", b"another blob"];
-const NEW: [Stored; 2] = [Stored::New; 2];
-const KNOWN: [Stored; 2] = [Stored::Known; 2];
-
-fn packs(repo: &Repository) -> Vec<PackName> {
-    repo.list_packs().unwrap().into_iter().map(|(name, _)| name).collect()
-}
-
-fn record(repo: &Repository, id: &SnapshotId) -> SessionRecord {
-    let name = repo.names().session(id);
-    let bytes = repo.store().read(&name, 1 << 20).unwrap();
-    let opened = repo.realm().open_shared(ObjectType::Session, Some(&name), &name, &bytes).unwrap();
-    assert_eq!(opened.signer, repo.signer());
-    SessionRecord::decode(&opened.payload).unwrap()
-}
 
 #[test]
 fn a_session_is_announced_and_its_object_gone_once_the_snapshot_exists() {
@@ -599,19 +385,7 @@ fn a_whole_backup_beside_a_plan_reads_its_source_again() {
     let world = World::new();
     let cache = tempfile::tempdir().unwrap();
     let repo = world.open_with(FULL, Some(cache.path().into()));
-    let options = Options {
-        kind: SnapshotKind::Incremental,
-        host: "db1".into(),
-        user: String::new(),
-        tags: Vec::new(),
-        time: None,
-        exclude: Vec::new(),
-        exclude_files: Vec::new(),
-        one_file_system: false,
-        dry_run: false,
-        level: 1,
-        program: "test".into(),
-    };
+    let options = options();
     let take = || {
         let input = Box::new(std::io::Cursor::new(crate::support::noise("stream", 300_000)));
         let source = Source::Stream(Stream::input("dump", input).unwrap());
