@@ -5,8 +5,8 @@
 //! nothing names; a crash after it leaves a tenant whose list the first full
 //! key that opens it writes. Doing it again is safe at every step.
 
+use super::absent;
 use super::keys::{self, NewKey, Secret};
-use super::session::refuses_twice;
 use crate::clock::Clock;
 use crate::crypto::derive::IdKeys;
 use crate::crypto::envelope::Realm;
@@ -22,6 +22,7 @@ use crate::format::records::{RepoRecord, TenantRecord};
 use crate::id::{RepositoryId, SignerId, TenantId};
 use crate::limits;
 use crate::store::Store;
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 /// A tenant that was made.
@@ -45,9 +46,10 @@ pub fn init(
 ) -> Result<(RepositoryId, NewTenant)> {
     let tenant_names = TenantNames::new(tenant)?;
     let record = RepoRecord { id: RepositoryId(random::bytes()?) };
-    let id = match store.create(names::REPO, record.encode().into()) {
+    let object = Bytes::from(record.encode());
+    let id = match absent::create(store, names::REPO, &object) {
         Ok(()) => {
-            refuses_twice(store, names::REPO, record.encode().into())?;
+            absent::refuses_twice(store, names::REPO, &object)?;
             record.id
         }
         Err(e) if e.fault == StoreFault::Exists => {
@@ -136,7 +138,7 @@ fn make_tenant(
 
     let record = TenantRecord { id, public_key: public.to_bytes(), verifying: tenant_signing.id().0 };
     let object = encode_tenant(&record, cipher, &tenant_signing);
-    match store.create(&tenant_names.tenant(), object.into()) {
+    match absent::create(store, &tenant_names.tenant(), &object.into()) {
         Ok(()) => {}
         Err(e) if e.fault == StoreFault::Exists => return Err(exists()),
         Err(e) => return Err(e.into()),

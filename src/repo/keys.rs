@@ -6,7 +6,7 @@
 //! signatures no longer count. The list is versioned objects, each created only
 //! if absent, so that two keys changed at once cannot undo one another.
 
-use super::Repository;
+use super::{Repository, absent};
 use crate::clock::Timestamp;
 use crate::crypto::envelope::Realm;
 use crate::crypto::hpke::PublicKey;
@@ -22,6 +22,9 @@ use crate::id::{SignerId, SlotId};
 use crate::limits;
 use crate::store::Store;
 use secrecy::SecretString;
+
+/// How often a change of the list is tried, while others change it too.
+const CHANGE_TRIES: usize = 10;
 
 /// What a new key's slot is made for.
 pub enum Secret {
@@ -76,7 +79,7 @@ pub(super) fn write_slot(
     let mut object = Header { object: ObjectType::Slot, cipher }.encode().to_vec();
     object.extend_from_slice(&slot.encode());
     header::close(&mut object);
-    match store.create(&names.slot(id), object.into()) {
+    match absent::create(store, &names.slot(id), &object.into()) {
         Ok(()) => Ok(()),
         Err(e) if e.fault == StoreFault::Exists => Err(Error::Exists { what: format!("a slot for this key ({id})") }),
         Err(e) => Err(e.into()),
@@ -131,7 +134,7 @@ pub(super) fn write_signers(
     let name = names.signers(list.version);
     let header = Header { object: ObjectType::Signers, cipher };
     let object = realm.seal_shared(header, Some(&name), signing, &list.encode())?;
-    match store.create(&name, object.into()) {
+    match absent::create(store, &name, &object.into()) {
         Ok(()) => Ok(()),
         Err(e) if e.fault == StoreFault::Exists => Err(Error::Busy { what: "the list of signers".into() }),
         Err(e) => Err(e.into()),
@@ -159,14 +162,54 @@ pub(super) fn read_signers(
     Ok(list)
 }
 
+/// A slot that opens is not enough: it may be left over, or put back by the store.
+pub(super) fn check_admitted(list: &SignerList, signer: &SignerId, tenant: &str) -> Result<()> {
+    let why = match list.signers.iter().find(|s| s.id == *signer) {
+        Some(s) if s.removed.is_none() => return Ok(()),
+        Some(_) => format!("this key was removed from tenant {tenant}"),
+        None => format!("this key is not among the signers of tenant {tenant}: admit it again"),
+    };
+    Err(Error::NoKey { why })
+}
+
+/// Marks the one key that `which` names as removed.
+fn mark_removed(list: &mut SignerList, which: &str, now: Timestamp) -> Result<Signer> {
+    let present: Vec<&Signer> = list.signers.iter().filter(|s| s.removed.is_none()).collect();
+    let matches: Vec<&Signer> = present.iter().copied().filter(|s| is_named(s, which)).collect();
+    let (id, role) = match matches[..] {
+        [one] => (one.id, one.role),
+        [] => return Err(no_key(which)),
+        _ => return Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
+    };
+    if role == Role::Full && present.iter().filter(|s| s.role == Role::Full).count() == 1 {
+        return Err(Error::Invalid("this is the tenant's last full key: without it nothing can be restored".into()));
+    }
+    let mut removed = None;
+    for signer in list.signers.iter_mut().filter(|s| s.id == id) {
+        signer.removed = Some(now);
+        removed = Some(signer.clone());
+    }
+    removed.ok_or_else(|| no_key(which))
+}
+
+fn is_named(signer: &Signer, which: &str) -> bool {
+    signer.label == which
+        || which.len() >= 4
+            && (signer.slot.to_string().starts_with(which) || signer.id.to_string().starts_with(which))
+}
+
+fn no_key(which: &str) -> Error {
+    Error::NotFound(format!("no key is called {which}, nor begins with it (4 digits at least)"))
+}
+
 impl Repository {
     /// Admits a key.
     ///
     /// # Errors
     /// [`Error::NotAllowed`] with a writer key, [`Error::Exists`] if the key has a slot already,
-    /// [`Error::Busy`] if somebody changed the signers meanwhile.
+    /// [`Error::Busy`] if others go on changing the signers.
     pub fn add_key(&mut self, key: &NewKey) -> Result<Signer> {
-        let signing = self.tenant_signing("admit keys")?;
+        self.tenant_signing("admit keys")?;
         let full = self.full.as_ref();
         let secret = |which: fn(&super::FullKeys) -> [u8; 32]| match key.role {
             Role::Full => full.map(which),
@@ -189,21 +232,18 @@ impl Repository {
         }
         write_slot(&*self.store, &self.names, self.cipher, &slot_id, &slot)?;
         let signer = signer_entry(&bundle, key, slot_id, slot.kind, self.clock.now());
-        let mut list = self.signers.clone();
-        list.version += 1;
-        list.signers.push(signer.clone());
-        if let Err(e) = write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list) {
-            // A slot that no list names opens nothing; one that stays behind is replaced the next time.
-            // After any other error the list may have been written, and then it names the slot.
-            if matches!(e, Error::Busy { .. })
-                && let Err(e) = self.store.delete(&self.names.slot(&slot_id))
-            {
-                tracing::debug!("slot {slot_id} stays behind: {e}");
-            }
-            return Err(e);
+        let admitted = self.change_signers("admit keys", |list| {
+            list.signers.push(signer.clone());
+            Ok(signer.clone())
+        });
+        // A slot that no list names opens nothing; one that stays behind is replaced the next time.
+        // If the store failed, the list may have been written, and then it names the slot.
+        if matches!(&admitted, Err(e) if !matches!(e, Error::Store(_)))
+            && let Err(e) = self.store.delete(&self.names.slot(&slot_id))
+        {
+            tracing::debug!("slot {slot_id} stays behind: {e}");
         }
-        self.signers = list;
-        Ok(signer)
+        admitted
     }
 
     /// Removes the key whose slot, signer or label begins with `which`. What it signed stays readable.
@@ -212,34 +252,12 @@ impl Repository {
     /// [`Error::NotAllowed`] with a writer key, [`Error::NotFound`], and [`Error::Invalid`] for the
     /// last full key.
     pub fn remove_key(&mut self, which: &str) -> Result<Signer> {
-        let signing = self.tenant_signing("remove keys")?;
-        let named = |s: &&Signer| {
-            s.label == which
-                || which.len() >= 4 && (s.slot.to_string().starts_with(which) || s.id.to_string().starts_with(which))
+        self.tenant_signing("remove keys")?;
+        let now = self.clock.now();
+        let removed = match self.change_signers("remove keys", |list| mark_removed(list, which, now)) {
+            Err(Error::NotFound(_)) => return self.finish_removal(which),
+            changed => changed?,
         };
-        let present: Vec<&Signer> = self.signers.signers.iter().filter(|s| s.removed.is_none()).collect();
-        let matches: Vec<&Signer> = present.iter().copied().filter(named).collect();
-        let id = match matches[..] {
-            [one] => one.id,
-            [] => return self.finish_removal(self.signers.signers.iter().find(named).cloned(), which),
-            _ => return Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
-        };
-        let full = present.iter().filter(|s| s.role == Role::Full).count();
-        if full == 1 && present.iter().any(|s| s.id == id && s.role == Role::Full) {
-            return Err(Error::Invalid(
-                "this is the tenant's last full key: without it nothing can be restored".into(),
-            ));
-        }
-        let mut list = self.signers.clone();
-        list.version += 1;
-        let mut removed = None;
-        for signer in list.signers.iter_mut().filter(|s| s.id == id) {
-            signer.removed = Some(self.clock.now());
-            removed = Some(signer.clone());
-        }
-        let removed = removed.ok_or_else(|| Error::NotFound(format!("no key is called {which}")))?;
-        write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list)?;
-        self.signers = list;
         match self.store.delete(&self.names.slot(&removed.slot)) {
             Err(e) if e.fault != StoreFault::NotFound => Err(e.into()),
             _ => Ok(removed),
@@ -247,13 +265,56 @@ impl Repository {
     }
 
     /// The list says already that the key is removed; its slot may have been left behind.
-    fn finish_removal(&self, removed: Option<Signer>, which: &str) -> Result<Signer> {
-        let missing = || Error::NotFound(format!("no key is called {which}, nor begins with it (4 digits at least)"));
-        let removed = removed.ok_or_else(missing)?;
+    fn finish_removal(&self, which: &str) -> Result<Signer> {
+        let removed = self.signers.signers.iter().find(|s| is_named(s, which)).cloned();
+        let removed = removed.ok_or_else(|| no_key(which))?;
         match self.store.delete(&self.names.slot(&removed.slot)) {
             Ok(()) => Ok(removed),
-            Err(e) if e.fault == StoreFault::NotFound => Err(missing()),
+            Err(e) if e.fault == StoreFault::NotFound => Err(no_key(which)),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Publishes the next version of the list. If somebody else published it first, the change is made
+    /// again, to what they wrote, unless they removed this key: it would still know how to sign.
+    fn change_signers(
+        &mut self,
+        what: &'static str,
+        change: impl Fn(&mut SignerList) -> Result<Signer>,
+    ) -> Result<Signer> {
+        let mut outcome = Err(Error::Busy { what: "the list of signers".into() });
+        for _ in 0..CHANGE_TRIES {
+            check_admitted(&self.signers, &self.signing.id(), self.names.name())?;
+            let mut list = self.signers.clone();
+            let changed = change(&mut list)?;
+            let last = || Error::Invalid("the list of signers has the last version that there is".into());
+            list.version = list.version.checked_add(1).ok_or_else(last)?;
+            let signing = self.tenant_signing(what)?;
+            match write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list) {
+                Err(e @ Error::Busy { .. }) => outcome = Err(e),
+                Err(e) => return Err(e),
+                Ok(()) => {
+                    self.signers = list;
+                    if let Err(e) = self.note_signers() {
+                        tracing::warn!("the new list of signers was not noted on this machine: {e}");
+                    }
+                    return Ok(changed);
+                }
+            }
+            self.read_newest_signers()?;
+        }
+        outcome
+    }
+
+    /// Reads the list again.
+    fn read_newest_signers(&mut self) -> Result<()> {
+        let (_, newest) = list_keys(&*self.store, &self.names)?;
+        self.signers = read_signers(&*self.store, &self.names, &self.realm(), self.tenant_verifying, newest)?;
+        self.note_signers()
+    }
+
+    /// Remembers the version of the list on this machine, which refuses older ones from then on.
+    fn note_signers(&self) -> Result<()> {
+        self.local.check_seen(self.names.name(), self.tenant_verifying, self.signers.version)
     }
 }

@@ -2,6 +2,7 @@
 //! and the order in which things are written. Verbs take a [`Repository`];
 //! none of them seals, signs or names an object by itself.
 
+mod absent;
 mod blobs;
 mod chains;
 mod create;

@@ -78,15 +78,7 @@ impl Repository {
         };
         local.check_seen(&tenant, tenant_verifying, signers.version)?;
         let signing = Signing::from_seed(&bundle.signer_seed);
-        // A slot that opens is not enough: it may be left over, or put back by the store.
-        let why = match signers.signers.iter().find(|s| s.id == signing.id()) {
-            Some(s) if s.removed.is_none() => None,
-            Some(_) => Some(format!("this key was removed from tenant {tenant}")),
-            None => Some(format!("this key is not among the signers of tenant {tenant}: admit it again")),
-        };
-        if let Some(why) = why {
-            return Err(Error::NoKey { why });
-        }
+        keys::check_admitted(&signers, &signing.id(), &tenant)?;
         let index = match local.path() {
             Some(folder) => Index::open(folder)?,
             None => Index::in_memory()?,

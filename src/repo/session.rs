@@ -12,6 +12,7 @@
 //! object, which a prune removes; after packs, packs that nothing names; after
 //! index objects, blobs that the next run finds and does not send again.
 
+use super::absent::{self, refuses_twice};
 use super::{Repository, snapshots::SnapshotObject};
 use crate::crypto::random;
 use crate::error::{Error, Result, StoreError, StoreFault};
@@ -22,7 +23,6 @@ use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
 use crate::index::{EntryNumber, PackMap, Place};
 use crate::limits;
-use crate::store::Store;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -69,18 +69,6 @@ impl Counting {
     }
 }
 
-/// Some stores ignore the condition in silence: there a commit could undo a prune's fence.
-pub(super) fn refuses_twice(store: &dyn Store, name: &str, object: bytes::Bytes) -> Result<()> {
-    match store.create(name, object) {
-        Err(e) if e.fault == StoreFault::Exists => Ok(()),
-        Err(e) => Err(e.into()),
-        Ok(()) => Err(Error::Invalid(format!(
-            "{} replaces objects that it was asked to create only if absent; a repository cannot be safe there",
-            store.describe()
-        ))),
-    }
-}
-
 /// A running backup.
 pub struct Session<'r> {
     repo: &'r Repository,
@@ -113,8 +101,9 @@ impl<'r> Session<'r> {
         };
         let bytes = bytes::Bytes::from(session.sealed(&session.lock().0)?);
         let name = repo.names.session(&session.id);
-        repo.store.create(&name, bytes.clone())?;
-        if let Err(e) = refuses_twice(&*repo.store, &name, bytes) {
+        let made = absent::create(&*repo.store, &name, &bytes).map_err(Error::from);
+        if let Err(e) = made.and_then(|()| refuses_twice(&*repo.store, &name, &bytes)) {
+            // Without an answer it may be there all the same.
             session.end_quietly();
             return Err(e);
         }
@@ -150,10 +139,11 @@ impl<'r> Session<'r> {
         let mut counted = Vec::new();
         for pack in repo.index.packs()? {
             let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
-            if word && !listed.contains(&pack.name) {
+            let whole = listed.contains(&pack.name);
+            if word && !whole {
                 self.counting.missing.insert(pack.name);
             }
-            if !self.counting.distrust && word && listed.contains(&pack.name) && !condemned.contains(&pack.name) {
+            if !self.counting.distrust && word && whole && !condemned.contains(&pack.name) {
                 counted.push(pack.number);
             }
         }

@@ -334,24 +334,18 @@ fn operators_who_add_keys_at_once_undo_nothing() {
             add.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap()
         })
         .collect();
-    let mut admitted = vec!["first".to_owned()];
-    for (name, child) in names.iter().zip(running) {
+    for child in running {
         let out = child.wait_with_output().unwrap();
-        match out.status.code() {
-            Some(0) => admitted.push(name.clone()),
-            code => assert_eq!(code, Some(11), "{}", String::from_utf8_lossy(&out.stderr)),
-        }
+        // Whoever comes second makes the change again, to what the first has written.
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     }
-    assert!(admitted.len() > 1, "at least one was first");
     let list = place.run(&["key", "list", "--json"]).expect_code(0).json();
     let mut listed: Vec<_> =
         list.as_array().unwrap().iter().map(|k| k["label"].as_str().unwrap().to_owned()).collect();
     listed.sort();
-    admitted.sort();
-    assert_eq!(listed, admitted);
+    assert_eq!(listed, ["added-0", "added-1", "added-2", "added-3", "first"]);
     for name in &names {
-        let opens = place.run_as(name, &["key", "list"]).code();
-        assert_eq!(opens, if admitted.contains(name) { 0 } else { 12 }, "{name}: only what is listed opens");
+        place.run_as(name, &["key", "list"]).expect_code(0);
     }
     let slots = place.objects("keys").iter().filter(|p| p.extension().is_none()).count();
     assert_eq!(slots, listed.len(), "a slot that no list names");

@@ -3,6 +3,7 @@
 mod bad_input;
 mod faults;
 mod files;
+mod fraud;
 mod golden;
 mod keys;
 mod model;

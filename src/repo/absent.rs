@@ -1,0 +1,59 @@
+//! Creating an object only if it is absent, in a store whose answers can be
+//! lost on the way.
+
+use crate::error::{Error, Result, StoreError, StoreFault};
+use crate::store::Store;
+use bytes::Bytes;
+
+/// How often a request is sent again whose answer was lost.
+const TRIES: usize = 3;
+
+fn is_lost(answer: &Result<(), StoreError>) -> bool {
+    matches!(answer, Err(StoreError { fault: StoreFault::Unavailable, .. }))
+}
+
+/// Sends a request until it is answered; true if an answer was lost.
+fn heard(request: impl Fn() -> Result<(), StoreError>) -> (Result<(), StoreError>, bool) {
+    let mut answer = request();
+    let mut lost = false;
+    for _ in 1..TRIES {
+        if !is_lost(&answer) {
+            break;
+        }
+        lost = true;
+        answer = request();
+    }
+    (answer, lost)
+}
+
+/// Creates an object whose bytes nobody else can have made: everything that is sealed has a salt of
+/// its own. Where an answer was lost and the name is taken then, equal bytes are one's own.
+///
+/// # Errors
+/// The store's. [`StoreFault::Exists`]: somebody else's object is there, and nothing was written.
+/// [`StoreFault::Unavailable`]: it may have been written.
+pub(super) fn create(store: &dyn Store, name: &str, object: &Bytes) -> Result<(), StoreError> {
+    match heard(|| store.create(name, object.clone())) {
+        (Err(e), true) if e.fault == StoreFault::Exists => match store.read(name, object.len() as u64) {
+            Ok(found) if found == *object => Ok(()),
+            Err(unheard) if unheard.fault == StoreFault::Unavailable => Err(unheard),
+            _ => Err(e),
+        },
+        (answer, _) => answer,
+    }
+}
+
+/// Some stores ignore the condition in silence: there a commit could undo a prune's fence.
+///
+/// # Errors
+/// [`Error::Invalid`] if the store takes an object that is there a second time; the store's.
+pub(super) fn refuses_twice(store: &dyn Store, name: &str, object: &Bytes) -> Result<()> {
+    match heard(|| store.create(name, object.clone())).0 {
+        Err(e) if e.fault == StoreFault::Exists => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(()) => Err(Error::Invalid(format!(
+            "{} replaces objects that it was asked to create only if absent; a repository cannot be safe there",
+            store.describe()
+        ))),
+    }
+}
