@@ -8,6 +8,7 @@ mod chains;
 mod create;
 mod keys;
 mod local;
+mod met;
 mod open;
 mod session;
 mod snapshots;

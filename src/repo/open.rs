@@ -2,6 +2,7 @@
 //! reads and a listing; nothing grows with the repository.
 
 use super::create::{decode_tenant, repository_id};
+use super::met::Meeting;
 use super::{FrameCache, FullKeys, LocalFolder, Repository, keys};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
@@ -57,6 +58,15 @@ impl Repository {
         let public = PublicKey::from_bytes(&record.public_key).map_err(|e| e.of(names.tenant()))?;
         let keys = IdKeys::new(&bundle.id_key);
         let full = full_keys(&bundle, &public, &names)?;
+        let meeting = Meeting {
+            place: store.describe(),
+            repository: id,
+            name: &tenant,
+            tenant: record.id,
+            fingerprint: tenant_verifying,
+            proven: kind != SlotKind::Recipient,
+        };
+        let memory = meeting.check(cache.as_deref())?;
         let local = LocalFolder::new(cache.as_deref(), id, &tenant, record.id)?;
 
         let realm = Realm { tenant: record.id, keys: &keys };
@@ -79,6 +89,9 @@ impl Repository {
         local.check_seen(&tenant, tenant_verifying, signers.version)?;
         let signing = Signing::from_seed(&bundle.signer_seed);
         keys::check_admitted(&signers, &signing.id(), &tenant)?;
+        if let Some(memory) = memory {
+            memory.keep()?;
+        }
         let index = match local.path() {
             Some(folder) => Index::open(folder)?,
             None => Index::in_memory()?,

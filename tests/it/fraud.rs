@@ -2,6 +2,8 @@
 //! asserts what its victims see: an error or a warning that names the object, never wrong data.
 
 mod lists;
+mod slots;
+mod swapped;
 
 use crate::support::noise;
 use crate::world::{World, contents, key};
