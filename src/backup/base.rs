@@ -5,9 +5,10 @@ use super::known::{Known, KnownEntry, KnownFolder, Mark, Version};
 use crate::clock::Timestamp;
 use crate::crypto::derive::IdKeys;
 use crate::format::content::Content;
-use crate::format::node::{Kind, Node};
+use crate::format::node::Kind;
+use crate::format::pack::BlobKind;
 use crate::id::{BlobId, SnapshotId};
-use crate::index::{Hint, PackMap, Place};
+use crate::index::Hint;
 use crate::repo::{Counting, Repository};
 use crate::snapshot;
 
@@ -27,7 +28,7 @@ pub enum Base<'r> {
         started: Timestamp,
         /// Its root.
         root: Content,
-        /// Which copies count; a dry run has no session, and relies on none.
+        /// What counts as stored; `None` in a dry run, which stores nothing.
         counting: Option<&'r Counting>,
     },
 }
@@ -48,13 +49,31 @@ pub enum Token {
     Content(Content),
 }
 
-/// True if every blob of a file has a copy that counts. A folder's are found out when it is read.
-fn is_stored(repo: &Repository, counting: Option<&Counting>, node: &Node) -> bool {
+/// True if every blob below a content counts as stored: the writer of an index entry that does not
+/// count could say that anything is there.
+fn is_stored(repo: &Repository, content: &Content, counting: Option<&Counting>) -> bool {
     let mut hint = Hint::default();
-    let counts = |pack: &PackMap, place: &Place| counting.is_none_or(|c| c.counts(pack, place));
-    let mut known = |id: &BlobId| repo.index().find(id, &mut hint, counts).is_ok_and(|found| found.is_some());
-    node.kind != Kind::File
-        || snapshot::leaves(repo, &node.content).all(|e| e.is_ok_and(|e| e.id.is_none_or(|id| known(&id))))
+    let mut counts = |id: &BlobId| {
+        let found = repo.index().find(id, &mut hint, |pack, place| counting.is_none_or(|c| c.counts(pack, place)));
+        found.is_ok_and(|found| found.is_some())
+    };
+    let mut open = vec![content.clone()];
+    while let Some(content) = open.pop() {
+        for id in content.extents.iter().filter_map(|e| e.id) {
+            if !counts(&id) {
+                return false;
+            }
+            if content.level > 0 {
+                let list = repo.blob(BlobKind::List, &id).ok().and_then(|bytes| Content::decode(&bytes).ok());
+                match list {
+                    // Levels strictly descend, so that no list can lead back to itself.
+                    Some(list) if list.level < content.level => open.push(list),
+                    _ => return false,
+                }
+            }
+        }
+    }
+    true
 }
 
 impl Base<'_> {
@@ -101,11 +120,15 @@ impl Base<'_> {
         match (self, token) {
             (Base::Known(version), Token::Mark(mark)) => known?.folder(version.number, mark).ok().flatten(),
             (Base::Trees { repo, counting, .. }, Token::Content(content)) => {
+                if !is_stored(repo, content, *counting) {
+                    return None;
+                }
                 let mut entries = Vec::new();
                 for node in snapshot::Folder::new(repo, content) {
                     let node = node.ok()?;
-                    // These trees rest on notes of another time: what has no copy that counts now is read.
-                    if !is_stored(repo, *counting, &node) {
+                    // These trees were written by somebody else's notes: what does not count is read. A
+                    // folder's own are looked at when it is read.
+                    if node.kind == Kind::File && !is_stored(repo, &node.content, *counting) {
                         continue;
                     }
                     entries.push(KnownEntry {

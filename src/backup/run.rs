@@ -155,12 +155,12 @@ impl<'a> Planned<'a> {
     }
 
     /// What the source is compared with.
-    fn base<'b>(
-        &'b self,
-        session: Option<&'b Session<'_>>,
+    fn base<'s>(
+        &'s self,
+        session: Option<&'s Session<'_>>,
         known: Option<&Known>,
         monitor: &dyn Monitor,
-    ) -> Result<Base<'b>> {
+    ) -> Result<Base<'s>> {
         if self.options.kind == SnapshotKind::Full || self.source_kind != SourceKind::Files {
             return Ok(Base::None);
         }

@@ -25,9 +25,13 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
     } else {
         let mut text = String::new();
         for damage in &report.damage {
+            let by = match &damage.indexed_by[..] {
+                [] => String::new(),
+                labels => format!(" (indexed by {})", output::escaped_text(&labels.join(", "))),
+            };
             let _ = writeln!(
                 text,
-                "{}: {}",
+                "{}: {}{by}",
                 output::escaped(damage.object.as_bytes()),
                 output::escaped_text(&damage.why)
             );

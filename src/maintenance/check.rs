@@ -11,15 +11,15 @@ use crate::format::content::Content;
 use crate::format::header::{self, ObjectType};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
-use crate::id::{BlobId, PackName, SnapshotId};
-use crate::index::{KnownPack, PackMap};
+use crate::id::{BlobId, PackName, SignerId, SnapshotId};
+use crate::index::{EntryNumber, KnownPack, PackMap};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::pack::{Decompressor, WholePack};
+use crate::pack::{Decompressor, PackKey, WholePack};
 use crate::repo::{Gone, Repository};
 use crate::snapshot::{self, Folder, leaves};
 use crossbeam_channel::{Receiver, bounded};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::thread;
@@ -40,6 +40,8 @@ pub struct Damage {
     pub object: String,
     /// What is wrong with it.
     pub why: String,
+    /// Whose index entries name it, where not only full keys' do: a writer can name whatever it likes.
+    pub indexed_by: Vec<String>,
     /// Snapshots that need it, and the paths in them (the first few).
     pub needed_by: BTreeMap<String, Vec<String>>,
 }
@@ -72,9 +74,11 @@ struct Check<'r> {
     repo: &'r Repository,
     monitor: &'r dyn Monitor,
     report: Report,
-    /// Packs that cannot be relied on: missing, of another size, or with damaged frames.
-    bad_packs: HashMap<PackName, HashSet<u32>>,
-    gone_packs: HashSet<PackName>,
+    /// Frames that are not what an entry of the index says. Several entries may name one pack, and
+    /// whoever wrote a wrong one must not make a right one look damaged.
+    bad_frames: HashMap<EntryNumber, HashSet<u32>>,
+    /// Entries whose pack is missing, or of another size.
+    gone: HashSet<EntryNumber>,
 }
 
 /// Checks a repository.
@@ -83,7 +87,7 @@ struct Check<'r> {
 /// The store's, and [`Error::Interrupted`]; damage is no error but in the report.
 pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<Report> {
     let mut check =
-        Check { repo, monitor, report: Report::default(), bad_packs: HashMap::new(), gone_packs: HashSet::new() };
+        Check { repo, monitor, report: Report::default(), bad_frames: HashMap::new(), gone: HashSet::new() };
     check.index()?;
     let known = check.packs()?;
     if depth == Depth::AllData {
@@ -100,10 +104,24 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
 
 impl Check<'_> {
     fn damaged(&mut self, object: impl Into<String>, why: impl Into<String>) {
+        self.damaged_pack(object, why, Vec::new());
+    }
+
+    fn damaged_pack(&mut self, object: impl Into<String>, why: impl Into<String>, indexed_by: Vec<String>) {
         self.report.damages += 1;
         if self.report.damage.len() < limits::REPORT_MAX {
-            self.report.damage.push(Damage { object: object.into(), why: why.into(), needed_by: BTreeMap::new() });
+            let (object, why) = (object.into(), why.into());
+            self.report.damage.push(Damage { object, why, indexed_by, needed_by: BTreeMap::new() });
         }
+    }
+
+    /// Who signed these entries, each once; nobody, if only full keys did.
+    fn signers(&self, entries: &[KnownPack]) -> Vec<String> {
+        let ids: BTreeSet<SignerId> = entries.iter().map(|e| e.signer).collect();
+        if ids.iter().all(|id| self.repo.is_full(id)) {
+            return Vec::new();
+        }
+        ids.iter().map(|id| self.repo.signer_label(id)).collect()
     }
 
     /// Adds a path to the damage of an object; the object is reported once.
@@ -149,44 +167,40 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Holds the index's packs against the store's.
-    fn packs(&mut self) -> Result<Vec<KnownPack>> {
+    /// Holds the index's packs against the store's. Returns the entries that can be right, those of
+    /// one pack together.
+    fn packs(&mut self) -> Result<Vec<Vec<KnownPack>>> {
         self.phase("packs", None)?;
         let listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.report.packs = listed.len() as u64;
         let mut known = self.repo.index().packs()?;
-        known.sort_by_key(|p| (p.name, p.number));
-        known.dedup_by_key(|p| p.name);
-        for pack in &known {
-            let object = self.repo.names().pack(&pack.name);
-            match listed.get(&pack.name) {
-                None => {
-                    self.damaged(object, "it is missing");
-                    self.gone_packs.insert(pack.name);
-                }
-                Some(size) if *size != pack.size => {
-                    self.damaged(object, format!("it has {size} bytes, not {}", pack.size));
-                    self.gone_packs.insert(pack.name);
-                }
-                Some(_) => {}
-            }
+        known.sort_by_key(|p| (p.name, p.size, p.number));
+        for entries in known.chunk_by(|a, b| (a.name, a.size) == (b.name, b.size)) {
+            let Some(pack) = entries.first() else { continue };
+            let why = match listed.get(&pack.name) {
+                None => "it is missing".to_owned(),
+                Some(size) if *size != pack.size => format!("it has {size} bytes, not {}", pack.size),
+                Some(_) => continue,
+            };
+            self.damaged_pack(self.repo.names().pack(&pack.name), why, self.signers(entries));
+            self.gone.extend(entries.iter().map(|e| e.number));
         }
         let names: HashSet<PackName> = known.iter().map(|p| p.name).collect();
         self.report.unnamed = listed.keys().filter(|name| !names.contains(name)).count() as u64;
-        known.retain(|p| !self.gone_packs.contains(&p.name));
-        Ok(known)
+        known.retain(|p| !self.gone.contains(&p.number));
+        Ok(known.chunk_by(|a, b| a.name == b.name).map(<[KnownPack]>::to_vec).collect())
     }
 
     /// Reads every byte of every pack; with a full key also opens, decodes and hashes every blob.
-    fn data(&mut self, known: &[KnownPack]) -> Result<()> {
-        self.phase("data", Some(known.iter().map(|p| p.size).sum()))?;
+    fn data(&mut self, known: &[Vec<KnownPack>]) -> Result<()> {
+        self.phase("data", Some(known.iter().flat_map(|entries| entries.first()).map(|p| p.size).sum()))?;
         if self.repo.private_key().is_err() {
             self.report.unchecked.push("what is inside packs: a writer key cannot open them");
         }
         let threads = thread::available_parallelism().map_or(2, usize::from);
         let found = Mutex::new(Vec::new());
         thread::scope(|scope| {
-            let (tx, rx) = bounded::<&KnownPack>(1);
+            let (tx, rx) = bounded::<&[KnownPack]>(1);
             let mut workers = Vec::new();
             for _ in 0..threads {
                 let (rx, found) = (rx.clone(), &found);
@@ -211,12 +225,10 @@ impl Check<'_> {
         for result in found {
             self.report.read_bytes += result.bytes;
             self.report.blobs += result.blobs;
-            for why in result.problems {
-                self.damaged(self.repo.names().pack(&result.name), why);
+            for (why, entries) in result.problems {
+                self.damaged_pack(self.repo.names().pack(&result.name), why, self.signers(entries));
             }
-            if !result.bad_frames.is_empty() {
-                self.bad_packs.insert(result.name, result.bad_frames);
-            }
+            self.bad_frames.extend(result.bad_frames);
         }
         Ok(())
     }
@@ -355,18 +367,18 @@ impl Check<'_> {
     fn blob(&mut self, snapshot: &SnapshotId, kind: BlobKind, id: &BlobId, path: &str) -> Result<bool> {
         let copies = self.repo.index().copies(id)?;
         let sound = |pack: &PackMap, frame: u32| {
-            !self.gone_packs.contains(&pack.name)
-                && !self.bad_packs.get(&pack.name).is_some_and(|frames| frames.contains(&frame))
+            !self.gone.contains(&pack.number)
+                && !self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&frame))
         };
         if copies.iter().any(|(pack, place)| sound(pack, place.frame)) {
             return Ok(true);
         }
-        match copies.first() {
-            None => self.needed(&format!("{kind:?} {id}").to_lowercase(), "no index entry names it", snapshot, path),
-            Some((pack, _)) => {
-                let object = self.repo.names().pack(&pack.name);
-                self.needed(&object, "damaged or missing", snapshot, path);
-            }
+        if copies.is_empty() {
+            self.needed(&format!("{kind:?} {id}").to_lowercase(), "no index entry names it", snapshot, path);
+        }
+        for (pack, _) in &copies {
+            let object = self.repo.names().pack(&pack.name);
+            self.needed(&object, "damaged or missing", snapshot, path);
         }
         Ok(false)
     }
@@ -405,89 +417,104 @@ impl<'r> Level<'r> {
 }
 
 /// What reading one pack found.
-struct PackResult {
+struct PackResult<'k> {
     name: PackName,
     bytes: u64,
     blobs: u64,
-    problems: Vec<String>,
-    bad_frames: HashSet<u32>,
+    /// What is wrong, and the entries that it is about.
+    problems: Vec<(String, &'k [KnownPack])>,
+    bad_frames: Vec<(EntryNumber, HashSet<u32>)>,
 }
 
-fn read_packs(
+fn read_packs<'k>(
     repo: &Repository,
     monitor: &dyn Monitor,
-    packs: &Receiver<&KnownPack>,
-    found: &Mutex<Vec<PackResult>>,
+    packs: &Receiver<&'k [KnownPack]>,
+    found: &Mutex<Vec<PackResult<'k>>>,
 ) -> Result<()> {
     let mut decompressor = Decompressor::new()?;
-    for known in packs {
-        let result = read_pack(repo, known, &mut decompressor)?;
-        monitor.event(Event::Bytes(known.size));
+    for entries in packs {
+        let Some(pack) = entries.first() else { continue };
+        let result = read_pack(repo, pack, entries, &mut decompressor)?;
+        monitor.event(Event::Bytes(pack.size));
         found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
     }
     Ok(())
 }
 
-fn read_pack(repo: &Repository, known: &KnownPack, decompressor: &mut Decompressor) -> Result<PackResult> {
+/// Reads a pack once, and holds every entry that names it against what it holds.
+fn read_pack<'k>(
+    repo: &Repository,
+    pack: &KnownPack,
+    entries: &'k [KnownPack],
+    decompressor: &mut Decompressor,
+) -> Result<PackResult<'k>> {
     let gone = || Error::Busy { what: "the index on this machine".into() };
-    let map = repo.index().pack(known.number)?.ok_or_else(gone)?;
-    let mut result = PackResult {
-        name: known.name,
-        bytes: known.size,
-        blobs: 0,
-        problems: Vec::new(),
-        bad_frames: HashSet::new(),
+    let mut maps = Vec::with_capacity(entries.len());
+    for entry in entries {
+        maps.push(repo.index().pack(entry.number)?.ok_or_else(gone)?);
+    }
+    let mut result =
+        PackResult { name: pack.name, bytes: pack.size, blobs: 0, problems: Vec::new(), bad_frames: Vec::new() };
+    let all_bad = |result: &mut PackResult<'k>| {
+        result.bad_frames.extend(maps.iter().map(|map| (map.number, (0..map.frames().len() as u32).collect())));
     };
-    let all_bad = || (0..map.frames().len() as u32).collect();
-    let bytes = match repo.store().read(&repo.names().pack(&known.name), limits::PACK_MAX) {
+    let bytes = match repo.store().read(&repo.names().pack(&pack.name), limits::PACK_MAX) {
         Ok(bytes) => bytes,
         Err(e) => {
             let e = Error::from(e);
             if !e.is_damage() {
                 return Err(e);
             }
-            result.problems.push(e.to_string());
-            result.bad_frames = all_bad();
+            result.problems.push((e.to_string(), entries));
+            all_bad(&mut result);
             return Ok(result);
         }
     };
     if let Err(e) = header::opened(&bytes) {
-        result.problems.push(e.to_string());
+        result.problems.push((e.to_string(), entries));
     }
     let Ok(private) = repo.private_key() else {
         if !result.problems.is_empty() {
-            result.bad_frames = all_bad();
+            all_bad(&mut result);
         }
         return Ok(result);
     };
     // A pack whose hash is wrong may still have sound frames: each is tried by itself.
-    let key = match WholePack::open(&repo.realm(), private, &known.name, &bytes) {
+    let key = match WholePack::open(&repo.realm(), private, &pack.name, &bytes) {
         Ok(whole) => whole.key,
         Err(e) => {
             if result.problems.is_empty() {
-                result.problems.push(object_of(&e).1);
+                result.problems.push((object_of(&e).1, entries));
             }
-            match crate::pack::PackKey::open(&repo.realm(), private, &known.name, &bytes) {
+            match PackKey::open(&repo.realm(), private, &pack.name, &bytes) {
                 Ok(key) => key,
                 Err(_) => {
-                    result.bad_frames = all_bad();
+                    all_bad(&mut result);
                     return Ok(result);
                 }
             }
         }
     };
-    check_frames(repo, &map, &key, &bytes, decompressor, &mut result);
+    for (map, entry) in maps.iter().zip(entries) {
+        let (problems, bad) = check_frames(repo, map, &key, &bytes, decompressor, &mut result.blobs);
+        result.problems.extend(problems.into_iter().map(|why| (why, std::slice::from_ref(entry))));
+        if !bad.is_empty() {
+            result.bad_frames.push((map.number, bad));
+        }
+    }
     Ok(result)
 }
 
 fn check_frames(
     repo: &Repository,
     map: &PackMap,
-    key: &crate::pack::PackKey,
+    key: &PackKey,
     bytes: &[u8],
     decompressor: &mut Decompressor,
-    result: &mut PackResult,
-) {
+    hashed: &mut u64,
+) -> (Vec<String>, HashSet<u32>) {
+    let (mut problems, mut bad) = (Vec::new(), HashSet::new());
     let mut of_frame: Vec<Vec<(u32, u32, BlobId)>> = vec![Vec::new(); map.frames().len()];
     for (id, place) in map.places() {
         if let Some(blobs) = of_frame.get_mut(place.frame as usize) {
@@ -501,15 +528,16 @@ fn check_frames(
         let problem = match key.frame(number as u64, frame, &mut sealed, decompressor) {
             Err(e) => Some(e.to_string()),
             Ok(plain) => blobs.iter().find_map(|(at, len, id)| {
-                result.blobs += 1;
+                *hashed += 1;
                 let blob = plain.get(*at as usize..(*at + *len) as usize).unwrap_or_default();
                 (repo.id_keys().blob_id(frame.kind, blob) != *id)
                     .then(|| format!("what lies for blob {id} is something else"))
             }),
         };
         if let Some(why) = problem {
-            result.problems.push(format!("frame {number}: {why}"));
-            result.bad_frames.insert(number as u32);
+            problems.push(format!("frame {number}: {why}"));
+            bad.insert(number as u32);
         }
     }
+    (problems, bad)
 }

@@ -23,7 +23,7 @@ use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
 use crate::index::{EntryNumber, PackMap, Place};
 use crate::limits;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub struct Counting {
     plan: Option<Plan>,
     /// A plan is in force that cannot be read: nothing that was there before counts.
     distrust: bool,
-    /// Packs that counted entries name and the store does not list.
+    /// Packs that counted entries name and the store does not list in their size.
     missing: HashSet<PackName>,
 }
 
@@ -63,7 +63,7 @@ impl Counting {
         seen && !self.distrust && self.missing.is_empty()
     }
 
-    /// Packs that the index names and the store does not list.
+    /// Packs that the index names and the store does not list in their size.
     pub fn missing(&self) -> &HashSet<PackName> {
         &self.missing
     }
@@ -127,11 +127,11 @@ impl<'r> Session<'r> {
             self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
         }
         self.warnings.extend(self.repo.sync_index()?.iter().map(Error::to_string));
-        let listed: HashSet<PackName> = self.repo.list_packs()?.into_iter().map(|(name, _)| name).collect();
+        let listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.count(&listed)
     }
 
-    fn count(&mut self, listed: &HashSet<PackName>) -> Result<()> {
+    fn count(&mut self, listed: &HashMap<PackName, u64>) -> Result<()> {
         let repo = self.repo;
         let vouched = repo.index.vouched(&repo.full_signers())?;
         let condemned: HashSet<PackName> =
@@ -139,7 +139,8 @@ impl<'r> Session<'r> {
         let mut counted = Vec::new();
         for pack in repo.index.packs()? {
             let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
-            let whole = listed.contains(&pack.name);
+            // One of another size was cut short, or is another object.
+            let whole = listed.get(&pack.name) == Some(&pack.size);
             if word && !whole {
                 self.counting.missing.insert(pack.name);
             }
@@ -150,7 +151,7 @@ impl<'r> Session<'r> {
         self.counting.accept(counted);
         if !self.counting.missing.is_empty() {
             self.warnings.push(format!(
-                "{} packs that the index names are not in the store; everything is read again, and what they held is stored again",
+                "{} packs that the index names are not in the store, or not whole; everything is read again, and what they held is stored again",
                 self.counting.missing.len()
             ));
         }

@@ -177,7 +177,13 @@ impl Shared<'_> {
     /// Gets each blob from whatever copy is right.
     fn one_by_one(&self, writes: &[Write]) -> Result<()> {
         for write in writes {
-            match self.repo.blob(BlobKind::Chunk, &write.id) {
+            let blob = self.repo.blob(BlobKind::Chunk, &write.id).and_then(|blob| {
+                let fits = blob.len() == write.len as usize;
+                let other =
+                    || Error::damaged(format!("chunk {}", write.id), "it has another length than its file says");
+                fits.then_some(blob).ok_or_else(other)
+            });
+            match blob {
                 Ok(blob) => self.put(write, &blob, 1)?,
                 Err(e) if e.is_damage() => {
                     let Some(file) = self.files.get(write.file as usize) else { continue };

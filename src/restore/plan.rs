@@ -248,13 +248,17 @@ impl Round {
     }
 
     fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {
+        // An entry that gives another length is wrong; whoever wrote it must not hide a right one.
         let found = repo.index().find(&id, &mut self.hint, |pack, place| {
-            pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0)
+            u64::from(place.len) == len && pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0)
         })?;
-        let (pack, place) = found.ok_or_else(|| Error::Missing { object: format!("chunk {id}") })?;
-        if u64::from(place.len) != len {
-            return Err(Error::damaged(format!("chunk {id}"), "the index gives it another length"));
-        }
+        let Some((pack, place)) = found else {
+            let object = format!("chunk {id}");
+            return Err(match repo.index().copies(&id)?.is_empty() {
+                true => Error::Missing { object },
+                false => Error::damaged(object, "the index gives it another length"),
+            });
+        };
         Ok(Write { frame: (pack.number, place.frame), at: place.at, len: place.len, file, offset, id })
     }
 }

@@ -4,6 +4,7 @@
 mod lists;
 mod slots;
 mod swapped;
+mod writer;
 
 use crate::support::noise;
 use crate::world::{World, contents, key};
