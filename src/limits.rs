@@ -115,6 +115,8 @@ pub const CHAINS_REMEMBERED: usize = 1024;
 /// A small file of this program's own on this machine, bytes.
 pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
 
+/// How far beyond the store's own time for it a snapshot may claim to be, seconds: clocks differ.
+pub const CLAIM_AHEAD_SECONDS: i64 = 86_400;
 /// How often a running session renews its object, seconds.
 pub const SESSION_RENEW_SECONDS: u64 = 240;
 /// A file changed this shortly before a snapshot began is read again by the

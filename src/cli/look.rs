@@ -37,6 +37,14 @@ fn listing(context: &Context, repo: &Repository) -> OurResult<Listing> {
     for gone in &listing.gone {
         context.progress.event(Event::Warning(gone.to_string()));
     }
+    for s in listing.snapshots.iter().filter(|s| s.is_postdated()) {
+        context.progress.event(Event::Warning(format!(
+            "snapshot {} claims a later time than when the store took it ({}), by which it counts; {} signed it",
+            s.id.short(),
+            output::local_time(s.taken),
+            repo.signer_label(&s.signer),
+        )));
+    }
     Ok(listing)
 }
 
@@ -83,7 +91,10 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
             .filtered(&filter)
             .map(|s| {
                 let signer = repo.signer_label(&s.signer);
-                serde_json::json!({ "id": s.id.to_string(), "signer": signer, "manifest": manifest_json(&s.manifest) })
+                serde_json::json!({
+                    "id": s.id.to_string(), "signer": signer, "taken": output::utc_time(s.taken),
+                    "postdated": s.is_postdated(), "manifest": manifest_json(&s.manifest),
+                })
             })
             .collect();
         output::print_json(&all)?;
@@ -94,7 +105,7 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
                 let m = &s.manifest;
                 vec![
                     s.id.short(),
-                    output::local_time(m.time),
+                    format!("{}{}", output::local_time(m.time), if s.is_postdated() { " (!)" } else { "" }),
                     m.kind.name().into(),
                     output::size(m.summary.total.bytes),
                     output::size(m.summary.stored_bytes),

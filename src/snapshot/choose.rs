@@ -3,7 +3,9 @@
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
+use crate::format::names::last_part;
 use crate::id::{SignerId, SnapshotId};
+use crate::limits;
 use crate::repo::{Gone, Repository, SnapshotObject};
 use std::collections::HashSet;
 
@@ -19,6 +21,23 @@ pub struct Snapshot {
     pub manifest: Manifest,
     /// Who signed it.
     pub signer: SignerId,
+    /// When the store took it, by the store's clock.
+    pub taken: Timestamp,
+}
+
+impl Snapshot {
+    /// True if it claims a moment that had not come when the store took it: a clock was wrong, or
+    /// its writer wants it to be the latest.
+    pub fn is_postdated(&self) -> bool {
+        let ahead = self.manifest.time.seconds.saturating_sub(self.taken.seconds);
+        ahead > limits::CLAIM_AHEAD_SECONDS
+    }
+
+    /// The moment by which it is sorted and chosen: the one that it claims, but none that had not
+    /// come when the store took it.
+    pub fn moment(&self) -> Timestamp {
+        if self.is_postdated() { self.taken } else { self.manifest.time }
+    }
 }
 
 /// All snapshots of a tenant, oldest first, and what could not be read.
@@ -39,12 +58,13 @@ pub struct Listing {
 pub fn list(repo: &Repository) -> Result<Listing> {
     repo.private_key()?;
     let mut listing = Listing::default();
-    let ids = repo.snapshot_ids()?;
-    let listed: HashSet<SnapshotId> = ids.iter().copied().collect();
-    for id in ids {
+    let mut listed = HashSet::new();
+    for object in repo.store().list(&repo.names().snapshots())? {
+        let Ok(id) = last_part(&object.name).parse() else { continue };
+        listed.insert(id);
         match repo.snapshot(&id) {
             Ok(SnapshotObject::Manifest(manifest, signer)) => {
-                listing.snapshots.push(Snapshot { id, manifest: *manifest, signer });
+                listing.snapshots.push(Snapshot { id, manifest: *manifest, signer, taken: object.modified });
             }
             Ok(SnapshotObject::Tombstone(_)) => {}
             Err(e) if e.is_damage() || matches!(e, Error::Newer { .. }) => listing.damaged.push((id, e)),
@@ -53,7 +73,7 @@ pub fn list(repo: &Repository) -> Result<Listing> {
     }
     let read = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer));
     listing.gone = repo.gone_snapshots(&listed, read)?;
-    listing.snapshots.sort_by_key(|s| (s.manifest.time, s.manifest.ended, s.id));
+    listing.snapshots.sort_by_key(|s| (s.moment(), s.manifest.ended, s.id));
     Ok(listing)
 }
 
@@ -72,11 +92,12 @@ pub struct Filter {
 
 impl Filter {
     /// True if the snapshot passes.
-    pub fn passes(&self, m: &Manifest) -> bool {
+    pub fn passes(&self, snapshot: &Snapshot) -> bool {
+        let m = &snapshot.manifest;
         self.tags.iter().all(|tag| m.tags.contains(tag))
             && (self.hosts.is_empty() || self.hosts.contains(&m.host))
             && (self.paths.is_empty() || self.paths.iter().any(|p| m.paths.contains(p) || m.source.contains(p)))
-            && self.at.is_none_or(|at| m.time <= at)
+            && self.at.is_none_or(|at| snapshot.moment() <= at)
     }
 
     fn is_empty(&self) -> bool {
@@ -87,7 +108,7 @@ impl Filter {
 impl Listing {
     /// The snapshots that pass, oldest first.
     pub fn filtered<'a>(&'a self, filter: &'a Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
-        self.snapshots.iter().filter(|s| filter.passes(&s.manifest))
+        self.snapshots.iter().filter(|s| filter.passes(s))
     }
 
     /// The snapshot that `text` names: `latest`, `latest~N`, or the beginning of an id.
@@ -127,7 +148,7 @@ impl Listing {
     }
 
     fn filtered_for_life<'a>(&'a self, filter: &Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
-        self.snapshots.iter().filter(move |s| filter.passes(&s.manifest))
+        self.snapshots.iter().filter(move |s| filter.passes(s))
     }
 }
 
@@ -146,7 +167,7 @@ mod tests {
             tags: vec![tag.into()],
             ..Manifest::default()
         };
-        Snapshot { id: SnapshotId([id; 16]), manifest, signer: SignerId([0; 32]) }
+        Snapshot { id: SnapshotId([id; 16]), manifest, signer: SignerId([0; 32]), taken: time }
     }
 
     fn listing() -> Listing {
@@ -188,5 +209,18 @@ mod tests {
         assert_eq!(filter(|f| f.at = Some(Timestamp { seconds: 0, nanos: 5 })), None);
         assert_eq!(filter(|f| f.paths = vec![b"/srv/exports".to_vec()]), Some(0x22));
         assert_eq!(filter(|f| f.paths = vec![b"/srv".to_vec()]), None);
+    }
+
+    #[test]
+    fn a_claimed_time_counts_only_up_to_when_the_store_took_the_snapshot() {
+        let mut s = snapshot(1, 0, "a", "x");
+        s.taken.seconds = 1000;
+        for (claimed, counts) in [(5, 5), (i64::MIN, i64::MIN), (1000 + 86_400, 1000 + 86_400), (i64::MAX, 1000)] {
+            s.manifest.time.seconds = claimed;
+            assert_eq!(s.moment().seconds, counts);
+            assert_eq!(s.is_postdated(), claimed != counts);
+        }
+        let at = |seconds| Filter { at: Some(Timestamp { seconds, nanos: 0 }), ..Filter::default() };
+        assert!(at(1000).passes(&s) && !at(999).passes(&s));
     }
 }

@@ -4,6 +4,7 @@
 mod lists;
 mod slots;
 mod swapped;
+mod times;
 mod writer;
 
 use crate::support::noise;
