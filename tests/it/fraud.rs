@@ -3,6 +3,7 @@
 
 mod lists;
 mod slots;
+mod storage;
 mod swapped;
 mod times;
 mod writer;
