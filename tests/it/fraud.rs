@@ -2,6 +2,7 @@
 //! asserts what its victims see: an error or a warning that names the object, never wrong data.
 
 mod lists;
+mod looks;
 mod slots;
 mod storage;
 mod swapped;
