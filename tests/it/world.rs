@@ -266,7 +266,7 @@ pub fn record(repo: &Repository, id: &SnapshotId) -> SessionRecord {
 pub fn options() -> Options {
     Options {
         kind: SnapshotKind::Incremental,
-        host: "db1".into(),
+        host: "database-host".into(),
         user: String::new(),
         tags: Vec::new(),
         time: None,

@@ -39,7 +39,7 @@ fn whoever_sees_the_store_without_a_key_finds_no_name_host_label_content_or_secr
         seen.extend_from_slice(name.as_bytes());
         seen.extend_from_slice(&bytes);
     }
-    for word in ["confidential", "patients", "db1", "mallory", "writer"] {
+    for word in ["confidential", "patients", "database-host", "mallory", "writer"] {
         hides(&seen, word.as_bytes(), word);
     }
     for n in [FULL, WRITER] {
@@ -64,7 +64,7 @@ fn local_state_holds_no_name_no_content_and_no_key() {
             seen.extend_from_slice(&std::fs::read(&file).unwrap());
         }
         let place = folder.path().file_name().unwrap().to_str().unwrap().to_owned();
-        for word in ["confidential", "patients", "images", "db1", "mallory", &place] {
+        for word in ["confidential", "patients", "images", "database-host", "mallory", &place] {
             hides(&seen, word.as_bytes(), word);
         }
         secrets(&world, n).iter().for_each(|s| hides(&seen, s, "a secret"));
