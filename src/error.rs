@@ -61,7 +61,7 @@ pub struct StoreError {
 pub enum Error {
     /// The repository's store failed.
     #[error("the repository's store failed: {0}")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// An object's bytes are not what was written.
     #[error("{object} is damaged: {why}")]
     Damaged {
@@ -105,10 +105,12 @@ pub enum Error {
         what: String,
     },
     /// No slot opens with the given key.
-    #[error("the key does not open tenant {tenant}")]
+    #[error("the key does not open tenant {tenant}: {why}")]
     WrongKey {
         /// The tenant's name.
         tenant: String,
+        /// Where a slot was looked for.
+        why: String,
     },
     /// No key was given, or it cannot be read.
     #[error("{why}")]
@@ -177,6 +179,18 @@ pub enum Error {
     Interrupted,
 }
 
+impl From<StoreError> for Error {
+    /// What is not there, or has another size than it was written with, is the object's fault and not
+    /// the store's.
+    fn from(e: StoreError) -> Self {
+        match e.fault {
+            StoreFault::NotFound => Error::Missing { object: e.object },
+            StoreFault::Size => Error::Damaged { object: e.object, why: e.why },
+            _ => Error::Store(e),
+        }
+    }
+}
+
 impl Error {
     /// The error of a damaged object.
     pub fn damaged(object: impl Into<String>, why: impl Into<String>) -> Self {
@@ -187,9 +201,19 @@ impl Error {
     /// reader may go on with what does not depend on it.
     pub fn is_damage(&self) -> bool {
         match self {
-            Error::Damaged { .. } | Error::Missing { .. } => true,
+            // What a newer program wrote cannot be read here, but it stands in nobody's way.
+            Error::Damaged { .. } | Error::Missing { .. } | Error::Newer { .. } => true,
             Error::Store(e) => matches!(e.fault, StoreFault::NotFound | StoreFault::Size),
             _ => false,
+        }
+    }
+
+    /// The object that is at fault, where one is.
+    pub fn object(&self) -> Option<&str> {
+        match self {
+            Error::Damaged { object, .. } | Error::Missing { object } | Error::Newer { object, .. } => Some(object),
+            Error::Store(e) => Some(&e.object),
+            _ => None,
         }
     }
 

@@ -4,13 +4,17 @@
 use super::known::{Known, KnownEntry, KnownFolder, Mark, Version};
 use crate::clock::Timestamp;
 use crate::crypto::derive::IdKeys;
+use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::node::Kind;
 use crate::format::pack::BlobKind;
 use crate::id::{BlobId, SnapshotId};
-use crate::index::Hint;
+use crate::index::{Hint, PackMap, Place};
+use crate::monitor::{Event, Monitor};
 use crate::repo::{Counting, Repository};
 use crate::snapshot;
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 /// Where the earlier state is read from.
 pub enum Base<'r> {
@@ -28,8 +32,12 @@ pub enum Base<'r> {
         started: Timestamp,
         /// Its root.
         root: Content,
-        /// What counts as stored; `None` in a dry run, which stores nothing.
+        /// What is stored, and loses what turns out to be damaged; `None` in a dry run.
         counting: Option<&'r Counting>,
+        /// Is told what cannot be read.
+        monitor: &'r dyn Monitor,
+        /// The objects of which it was told: each once.
+        told: RefCell<HashSet<String>>,
     },
 }
 
@@ -51,29 +59,48 @@ pub enum Token {
 
 /// True if every blob below a content counts as stored: the writer of an index entry that does not
 /// count could say that anything is there.
-fn is_stored(repo: &Repository, content: &Content, counting: Option<&Counting>) -> bool {
+///
+/// # Errors
+/// Where a content list cannot be read.
+fn is_stored(repo: &Repository, content: &Content, counting: Option<&Counting>) -> Result<bool> {
     let mut hint = Hint::default();
-    let mut counts = |id: &BlobId| {
-        let found = repo.index().find(id, &mut hint, |pack, place| counting.is_none_or(|c| c.counts(pack, place)));
-        found.is_ok_and(|found| found.is_some())
-    };
     let mut open = vec![content.clone()];
     while let Some(content) = open.pop() {
         for id in content.extents.iter().filter_map(|e| e.id) {
-            if !counts(&id) {
-                return false;
+            let counts = |pack: &PackMap, place: &Place| counting.is_none_or(|c| c.counts(pack, place));
+            if repo.index().find(&id, &mut hint, counts)?.is_none() {
+                return Ok(false);
             }
             if content.level > 0 {
-                let list = repo.blob(BlobKind::List, &id).ok().and_then(|bytes| Content::decode(&bytes).ok());
-                match list {
-                    // Levels strictly descend, so that no list can lead back to itself.
-                    Some(list) if list.level < content.level => open.push(list),
-                    _ => return false,
+                let list =
+                    Content::decode(&repo.blob(BlobKind::List, &id)?).map_err(|e| e.of(format!("list {id}")))?;
+                // Levels strictly descend, so that no list can lead back to itself.
+                if list.level >= content.level {
+                    return Ok(false);
                 }
+                open.push(list);
             }
         }
     }
-    true
+    Ok(true)
+}
+
+/// Makes the packs of a stream's lists, and of the segments of a folder, count no more where they
+/// cannot be read: the same blob must not be taken for stored because its id is known.
+fn doubt(repo: &Repository, counting: Option<&Counting>, content: &Content, kind: Kind) {
+    let Some(counting) = counting else { return };
+    let lost = |kind: BlobKind, id: BlobId| {
+        if repo.blob(kind, &id).is_err() {
+            let copies = repo.index().copies(&id).unwrap_or_default();
+            counting.doubt(&copies.iter().map(|(pack, _)| pack.number).collect::<Vec<_>>());
+        }
+    };
+    if content.level > 0 {
+        content.extents.iter().filter_map(|e| e.id).for_each(|id| lost(BlobKind::List, id));
+    }
+    if kind == Kind::Dir {
+        snapshot::leaves(repo, content).flatten().filter_map(|e| e.id).for_each(|id| lost(BlobKind::Tree, id));
+    }
 }
 
 impl Base<'_> {
@@ -119,17 +146,41 @@ impl Base<'_> {
     pub fn folder(&self, known: Option<&Known>, token: &Token, folder: &Mark) -> Option<KnownFolder> {
         match (self, token) {
             (Base::Known(version), Token::Mark(mark)) => known?.folder(version.number, mark).ok().flatten(),
-            (Base::Trees { repo, counting, .. }, Token::Content(content)) => {
-                if !is_stored(repo, content, *counting) {
-                    return None;
-                }
+            (Base::Trees { repo, counting, monitor, told, .. }, Token::Content(content)) => {
                 let mut entries = Vec::new();
+                let tell = |e: &Error| {
+                    if told.borrow_mut().insert(e.object().unwrap_or_default().to_owned()) {
+                        monitor.event(Event::Warning(format!("{e}; what it held is read and stored again")));
+                    }
+                };
+                match is_stored(repo, content, *counting) {
+                    Ok(true) => {}
+                    Ok(false) => return None,
+                    Err(e) => {
+                        tell(&e);
+                        doubt(repo, *counting, content, Kind::Dir);
+                        return None;
+                    }
+                }
                 for node in snapshot::Folder::new(repo, content) {
-                    let node = node.ok()?;
-                    // These trees were written by somebody else's notes: what does not count is read. A
-                    // folder's own are looked at when it is read.
-                    if node.kind == Kind::File && !is_stored(repo, &node.content, *counting) {
-                        continue;
+                    let node = match node {
+                        Ok(node) => node,
+                        Err(e) => {
+                            tell(&e);
+                            doubt(repo, *counting, content, Kind::Dir);
+                            return None;
+                        }
+                    };
+                    // These trees rest on notes of another time: what does not count now is read. A folder's
+                    // own are looked at when it is read.
+                    match if node.kind == Kind::File { is_stored(repo, &node.content, *counting) } else { Ok(true) } {
+                        Ok(true) => {}
+                        Ok(false) => continue,
+                        Err(e) => {
+                            tell(&e);
+                            doubt(repo, *counting, &node.content, node.kind);
+                            continue;
+                        }
                     }
                     entries.push(KnownEntry {
                         name: mark(repo.id_keys(), folder, &node.name),

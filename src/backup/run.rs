@@ -159,7 +159,7 @@ impl<'a> Planned<'a> {
         &'s self,
         session: Option<&'s Session<'_>>,
         known: Option<&Known>,
-        monitor: &dyn Monitor,
+        monitor: &'s dyn Monitor,
     ) -> Result<Base<'s>> {
         if self.options.kind == SnapshotKind::Full || self.source_kind != SourceKind::Files {
             return Ok(Base::None);
@@ -180,6 +180,9 @@ impl<'a> Planned<'a> {
         for gone in &listing.gone {
             monitor.event(Event::Warning(gone.to_string()));
         }
+        for (id, e) in &listing.damaged {
+            monitor.event(Event::Warning(format!("snapshot {}: {e}", id.short())));
+        }
         let newest = listing.snapshots.into_iter().rev().find(|s| {
             let m = &s.manifest;
             m.host == self.options.host
@@ -197,6 +200,8 @@ impl<'a> Planned<'a> {
             started: s.manifest.started,
             root: s.manifest.root,
             counting: session.map(Session::counting),
+            monitor,
+            told: Default::default(),
         }))
     }
 
@@ -204,13 +209,17 @@ impl<'a> Planned<'a> {
     /// full key signed: what an object that was lost knew may be nowhere now, and is read again.
     fn still_indexed(&self, version: &Version, monitor: &dyn Monitor) -> Result<bool> {
         let held = self.repo.indexes_held()?;
-        let lost = version.indexes.iter().filter(|name| !held.contains(name)).count();
-        if lost > 0 {
-            monitor.event(Event::Warning(format!(
-                "{lost} index objects that this machine has seen are gone; everything is read again, and what they named is stored again"
-            )));
-        }
-        Ok(lost == 0)
+        let mut lost = version.indexes.iter().filter(|name| !held.contains(name));
+        let Some(first) = lost.next() else { return Ok(true) };
+        let first = self.repo.names().index(first);
+        let (what, verb) = match lost.count() {
+            0 => (first, "is"),
+            more => (format!("{first} and {more} more"), "are"),
+        };
+        monitor.event(Event::Warning(format!(
+            "{what} {verb} missing, and this machine has seen that; everything is read again, and what was named there is stored again"
+        )));
+        Ok(false)
     }
 
     /// True if the snapshot's object is still there, and no tombstone; a writer key can see that much.

@@ -103,7 +103,7 @@ impl Context {
 
     fn password(&self) -> Result<Option<SecretString>> {
         if let Some(path) = &self.global.password_file {
-            let text = read_small(path)?;
+            let text = read_small("password file", path)?;
             return Ok(Some(first_line(&text).into()));
         }
         if let Some(command) = &self.global.password_command {
@@ -201,8 +201,8 @@ fn first_line(text: &str) -> String {
 }
 
 /// A small text file of the user's.
-fn read_small(path: &Path) -> Result<Zeroizing<String>> {
-    let fails = |why: String| Error::NoKey { why: format!("{}: {why}", path.display()) };
+fn read_small(what: &str, path: &Path) -> Result<Zeroizing<String>> {
+    let fails = |why: String| Error::NoKey { why: format!("the {what} {}: {why}", path.display()) };
     let file = File::open(path).map_err(|e| fails(e.to_string()))?;
     let mut text = Zeroizing::new(String::new());
     file.take(limits::KEY_FILE_MAX + 1).read_to_string(&mut text).map_err(|e| fails(e.to_string()))?;
@@ -214,13 +214,13 @@ fn read_small(path: &Path) -> Result<Zeroizing<String>> {
 
 /// Reads a key file.
 pub fn read_key(path: &Path) -> Result<KeyFile> {
-    let text = read_small(path)?;
-    KeyFile::from_text(&text).map_err(|e| Error::NoKey { why: format!("{} {e}", path.display()) })
+    let text = read_small("key file", path)?;
+    KeyFile::from_text(&text).map_err(|e| Error::NoKey { why: format!("the key file {} {e}", path.display()) })
 }
 
 /// Text of a user's file, for a public key.
 pub fn read_text(path: &Path) -> Result<String> {
-    read_small(path).map(|text| text.to_string())
+    read_small("recipient's file", path).map(|text| text.to_string())
 }
 
 /// Writes a fresh key to a new file, durably, for this user alone.

@@ -52,7 +52,7 @@ fn verified(plain: &[u8], place: &Place<'_>) -> Result<Opened, Malformed> {
 }
 
 fn expect(bytes: &[u8], object: ObjectType, name: &str) -> Result<Header> {
-    let header = Header::decode(bytes, name)?;
+    let header = Header::of_whole(bytes, name)?;
     if header.object != object {
         return Err(Error::damaged(name, format!("it is a {:?}, not a {object:?}", header.object)));
     }

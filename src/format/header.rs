@@ -117,6 +117,20 @@ impl Header {
     }
 }
 
+impl Header {
+    /// Reads the header of a whole object. Only one whose hash is right can be newer: in any other
+    /// that byte is as likely to be wrong as the rest.
+    ///
+    /// # Errors
+    /// As [`Header::decode`].
+    pub fn of_whole(bytes: &[u8], name: &str) -> Result<Self> {
+        match Self::decode(bytes, name) {
+            Err(newer @ Error::Newer { .. }) => Err(opened(bytes).map_or_else(|e| e.of(name), |_| newer)),
+            other => other,
+        }
+    }
+}
+
 /// Appends the hash that closes an object, and returns it.
 pub fn close(object: &mut Vec<u8>) -> [u8; HASH_LEN] {
     let hash = *blake3::hash(object).as_bytes();
@@ -176,6 +190,12 @@ mod tests {
         let mut bytes = HEADER.encode();
         bytes[4] = FORMAT + 1;
         assert!(matches!(Header::decode(&bytes, "x"), Err(Error::Newer { found: 1, known: 0, .. })));
+        // A bit that flipped makes nothing newer.
+        let mut whole = bytes.to_vec();
+        close(&mut whole);
+        assert!(matches!(Header::of_whole(&whole, "x"), Err(Error::Newer { .. })));
+        whole[5] ^= 1;
+        assert!(matches!(Header::of_whole(&whole, "x"), Err(Error::Damaged { .. })));
     }
 
     #[test]

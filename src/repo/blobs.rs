@@ -77,7 +77,12 @@ impl Repository {
         }
         let private = self.private_key()?;
         let head = self.store.read_range(&self.names.pack(&pack.name), 0, FRAMES_AT as usize)?;
-        let key = Arc::new(PackKey::open(&self.realm(), private, &pack.name, &head)?);
+        let key = PackKey::open(&self.realm(), private, &pack.name, &head).map_err(|e| match e {
+            Error::Damaged { why, .. } => Error::damaged(self.names.pack(&pack.name), why),
+            Error::Newer { found, known, .. } => Error::Newer { object: self.names.pack(&pack.name), found, known },
+            other => other,
+        });
+        let key = Arc::new(key?);
         let mut inner = self.frames.lock();
         if inner.keys.len() >= KEYS_MAX {
             inner.keys.clear();
@@ -102,7 +107,7 @@ impl Repository {
         let mut decompressor = Decompressor::new()?;
         let plain = key
             .frame(number.into(), frame, &mut sealed, &mut decompressor)
-            .map_err(|e| e.of(format!("frame {number} of {}", object())))?;
+            .map_err(|e| Error::damaged(object(), format!("frame {number} {e}")))?;
         let plain = Arc::new(plain.to_vec());
         self.frames.keep(name, &plain);
         Ok(plain)
@@ -111,9 +116,10 @@ impl Repository {
     /// A blob's plaintext: from the first copy that hashes to its id.
     ///
     /// # Errors
-    /// [`Error::Missing`] if the index knows no copy, [`Error::Damaged`] if none is right.
+    /// [`Error::Missing`] or [`Error::Damaged`] of a pack if no copy is right, and
+    /// [`Repository::unindexed`] if the index knows none.
     pub fn blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
-        let mut last = Error::Missing { object: format!("{} {id}", kind_name(kind)) };
+        let mut last = self.unindexed(kind, id);
         for (pack, place) in self.index.copies(id)? {
             match self.copy_of(kind, id, &pack, &place) {
                 Ok(blob) => return Ok(blob),
@@ -124,14 +130,19 @@ impl Repository {
         Err(last)
     }
 
+    /// The error of a blob that no index object names: nobody can tell in which it stood.
+    pub fn unindexed(&self, kind: BlobKind, id: &BlobId) -> Error {
+        Error::damaged(self.names.indexes(), format!("no index object names {} {id}", kind_name(kind)))
+    }
+
     fn copy_of(&self, kind: BlobKind, id: &BlobId, pack: &PackMap, place: &Place) -> Result<Vec<u8>> {
         let frame = self.frame(pack, place.frame)?;
         let end = place.at as usize + place.len as usize;
         let blob = frame.get(place.at as usize..end).unwrap_or_default();
         if self.keys.blob_id(kind, blob) != *id {
             return Err(Error::damaged(
-                format!("{} {id}", kind_name(kind)),
-                format!("what lies for it in {} is something else", self.names.pack(&pack.name)),
+                self.names.pack(&pack.name),
+                format!("what lies there for {} {id} is something else", kind_name(kind)),
             ));
         }
         Ok(blob.to_vec())

@@ -45,6 +45,9 @@ pub fn init(
     key: &NewKey,
 ) -> Result<(RepositoryId, NewTenant)> {
     let tenant_names = TenantNames::new(tenant)?;
+    if let Err(e @ Error::Missing { .. }) = repository_id(store) {
+        return Err(e);
+    }
     let record = RepoRecord { id: RepositoryId(random::bytes()?) };
     let object = Bytes::from(record.encode());
     let id = match absent::create(store, names::REPO, &object) {
@@ -82,11 +85,16 @@ pub fn add_tenant(
 /// The id of the repository in a store.
 ///
 /// # Errors
-/// [`Error::NoRepository`] if there is none; [`Error::Newer`], [`Error::Damaged`].
+/// [`Error::NoRepository`] if there is none, [`Error::Missing`] if there are tenants without it;
+/// [`Error::Newer`], [`Error::Damaged`].
 pub fn repository_id(store: &dyn Store) -> Result<RepositoryId> {
     match store.read(names::REPO, limits::REPO_OBJECT_MAX) {
         Ok(bytes) => Ok(RepoRecord::decode(&bytes, names::REPO)?.id),
-        Err(e) if e.fault == StoreFault::NotFound => Err(Error::NoRepository { place: store.describe() }),
+        // It is written first: tenants without it have lost it, and must not be taken for nothing.
+        Err(e) if e.fault == StoreFault::NotFound => match store.list(names::TENANTS)?.is_empty() {
+            true => Err(Error::NoRepository { place: store.describe() }),
+            false => Err(Error::Missing { object: names::REPO.into() }),
+        },
         Err(e) => Err(e.into()),
     }
 }
@@ -169,7 +177,7 @@ fn encode_tenant(record: &TenantRecord, cipher: Cipher, signing: &Signing) -> Ve
 /// Reads a tenant's object, and checks that its signature is by the key that it names. Whether
 /// that is the right key only a slot tells.
 pub(super) fn decode_tenant(bytes: &[u8], name: &str) -> Result<(Header, TenantRecord)> {
-    let header = Header::decode(bytes, name)?;
+    let header = Header::of_whole(bytes, name)?;
     let decode = || {
         let body = header::opened(bytes)?;
         let body = body.get(header::HEADER_LEN..).unwrap_or_default();

@@ -94,7 +94,7 @@ pub(super) fn read_slot(store: &dyn Store, names: &TenantNames, id: &SlotId) -> 
         Err(e) if e.fault == StoreFault::NotFound => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    if Header::decode(&bytes, &name)?.object != ObjectType::Slot {
+    if Header::of_whole(&bytes, &name)?.object != ObjectType::Slot {
         return Err(Error::damaged(name, "it is no slot"));
     }
     let body = header::opened(&bytes).map_err(|e| e.of(&*name))?;
@@ -203,6 +203,42 @@ fn no_key(which: &str) -> Error {
 }
 
 impl Repository {
+    /// What is wrong with the tenant's slots, and with each version of its list of signers. What is sealed
+    /// in another key's slot only that key can tell.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn check_keys(&self) -> Result<Vec<Error>> {
+        let mut found = Vec::new();
+        let mut note = |checked: Result<()>| match checked {
+            Err(e) if e.is_damage() => {
+                found.push(e);
+                Ok(())
+            }
+            other => other,
+        };
+        let (slots, _) = list_keys(&*self.store, &self.names)?;
+        let present: Vec<&Signer> = self.signers.signers.iter().filter(|s| s.removed.is_none()).collect();
+        for id in &slots {
+            let name = || self.names.slot(id);
+            note(read_slot(&*self.store, &self.names, id).and_then(|slot| match slot {
+                Some(slot) if slot.tenant != self.tenant => {
+                    Err(Error::damaged(name(), "it is another tenant's slot"))
+                }
+                _ if present.iter().any(|s| s.slot == *id) => Ok(()),
+                _ => Err(Error::damaged(name(), "no key has it: left by an interruption, or put back")),
+            }))?;
+        }
+        for signer in present.iter().filter(|s| !slots.contains(&s.slot)) {
+            note(Err(Error::Missing { object: self.names.slot(&signer.slot) }))?;
+        }
+        for version in 1..self.signers.version {
+            let read = read_signers(&*self.store, &self.names, &self.realm(), self.tenant_verifying, version);
+            note(read.map(|_| ()))?;
+        }
+        Ok(found)
+    }
+
     /// Admits a key.
     ///
     /// # Errors

@@ -135,7 +135,11 @@ fn read_tenant(store: &dyn Store, names: &TenantNames) -> Result<(Cipher, Tenant
     let name = names.tenant();
     match store.read(&name, limits::RECORD_MAX) {
         Ok(bytes) => decode_tenant(&bytes, &name).map(|(header, record)| (header.cipher, record)),
-        Err(e) if e.fault == StoreFault::NotFound => Err(Error::NoTenant { name: names.name().into() }),
+        // Slots come before the record: without it they are left by a making that was interrupted. What
+        // comes after it shows that it was there.
+        Err(e) if e.fault == StoreFault::NotFound && keys::list_keys(store, names)?.1 == 0 => {
+            Err(Error::NoTenant { name: names.name().into() })
+        }
         Err(e) => Err(e.into()),
     }
 }
@@ -162,12 +166,12 @@ fn find_slot(
     record: &TenantRecord,
     credential: &Credential,
 ) -> Result<(SlotId, SlotKind, Bundle)> {
-    let candidates = match credential {
-        Credential::KeyFile(key) => slot::key_file_slots(key, record.id).to_vec(),
-        Credential::Password(_) => keys::list_keys(store, names)?.0,
+    let (candidates, by_name) = match credential {
+        Credential::KeyFile(key) => (slot::key_file_slots(key, record.id).to_vec(), true),
+        Credential::Password(_) => (keys::list_keys(store, names)?.0, false),
     };
     let mut damaged = None;
-    for id in candidates {
+    for &id in &candidates {
         let opened = match keys::read_slot(store, names, &id) {
             Ok(Some(slot)) => slot::open(credential, record.id, &id, &slot).map(|b| b.map(|b| (slot.kind, b))),
             Ok(None) => continue,
@@ -175,10 +179,39 @@ fn find_slot(
         };
         match opened {
             Ok(Some((kind, bundle))) => return Ok((id, kind, bundle)),
+            // Nobody else's slot has a name that follows from this key.
+            Ok(None) if by_name => damaged = Some(Error::damaged(names.slot(&id), "does not open: it was changed")),
             Ok(None) => {}
             // Another slot may still open; if none does, this is what the user must hear.
             Err(e) => damaged = Some(e),
         }
     }
-    Err(damaged.unwrap_or_else(|| Error::WrongKey { tenant: names.name().into() }))
+    match damaged {
+        Some(e) => Err(e),
+        None => Err(no_slot(store, names, record, candidates.first().filter(|_| by_name))?),
+    }
+}
+
+/// Why no slot opens: the record is another tenant's, or the key has none.
+fn no_slot(store: &dyn Store, names: &TenantNames, record: &TenantRecord, named: Option<&SlotId>) -> Result<Error> {
+    let mut theirs = false;
+    for id in keys::list_keys(store, names)?.0 {
+        match keys::read_slot(store, names, &id) {
+            Ok(Some(slot)) if slot.tenant != record.id => theirs = true,
+            Ok(Some(_)) => {
+                theirs = false;
+                break;
+            }
+            Err(e) if !e.is_damage() => return Err(e),
+            Ok(None) | Err(_) => {}
+        }
+    }
+    if theirs {
+        return Ok(Error::damaged(names.tenant(), "no slot beside it is of the tenant that it names"));
+    }
+    let why = match named {
+        Some(id) => format!("it has no slot there ({})", names.slot(id)),
+        None => "no slot opens with the password".into(),
+    };
+    Ok(Error::WrongKey { tenant: names.name().into(), why })
 }

@@ -40,7 +40,7 @@ pub struct Counting {
     plan: Option<Plan>,
     /// A plan is in force that cannot be read: nothing that was there before counts.
     distrust: bool,
-    /// Packs that counted entries name and the store does not list in their size.
+    /// Packs that counted entries name, and the store does not list with the size that they had.
     missing: HashSet<PackName>,
 }
 
@@ -57,13 +57,21 @@ impl Counting {
         self.counted.write().unwrap_or_else(PoisonError::into_inner).extend(own);
     }
 
+    /// Makes entries count no more, since something in their packs could not be read.
+    pub fn doubt(&self, entries: &[EntryNumber]) {
+        let mut counted = self.counted.write().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries {
+            counted.remove(entry);
+        }
+    }
+
     /// True if what a snapshot holds may be taken unread.
     pub fn trusts(&self, snapshot: &SnapshotId) -> bool {
         let seen = self.plan.as_ref().is_none_or(|plan| plan.seen.contains(snapshot));
         seen && !self.distrust && self.missing.is_empty()
     }
 
-    /// Packs that the index names and the store does not list in their size.
+    /// Packs that the index names, and the store does not list with the size that they had.
     pub fn missing(&self) -> &HashSet<PackName> {
         &self.missing
     }
@@ -126,7 +134,12 @@ impl<'r> Session<'r> {
             };
             self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
         }
-        self.warnings.extend(self.repo.sync_index()?.iter().map(Error::to_string));
+        let mut problems = self.repo.sync_index()?;
+        // Where a newer program has written, an older one should write no more.
+        if let Some(newer) = problems.iter().position(|e| matches!(e, Error::Newer { .. })) {
+            return Err(problems.swap_remove(newer));
+        }
+        self.warnings.extend(problems.iter().map(Error::to_string));
         let listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.count(&listed)
     }
@@ -139,20 +152,24 @@ impl<'r> Session<'r> {
         let mut counted = Vec::new();
         for pack in repo.index.packs()? {
             let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
-            // One of another size was cut short, or is another object.
-            let whole = listed.get(&pack.name) == Some(&pack.size);
-            if word && !whole {
+            // One that was cut short is as good as lost.
+            let there = listed.get(&pack.name) == Some(&pack.size);
+            if word && !there {
                 self.counting.missing.insert(pack.name);
             }
-            if !self.counting.distrust && word && whole && !condemned.contains(&pack.name) {
+            if !self.counting.distrust && word && there && !condemned.contains(&pack.name) {
                 counted.push(pack.number);
             }
         }
         self.counting.accept(counted);
-        if !self.counting.missing.is_empty() {
+        if let Some(first) = self.counting.missing.iter().min() {
+            let first = repo.names().pack(first);
+            let (what, verb) = match self.counting.missing.len() {
+                1 => (first, "is"),
+                n => (format!("{first} and {} more", n - 1), "are"),
+            };
             self.warnings.push(format!(
-                "{} packs that the index names are not in the store, or not whole; everything is read again, and what they held is stored again",
-                self.counting.missing.len()
+                "{what} {verb} missing or cut short; everything is read again, and what was lost is stored again"
             ));
         }
         Ok(())
@@ -294,6 +311,30 @@ impl<'r> Session<'r> {
         if let Err(e) = self.repo.store.delete(&self.repo.names.session(&self.id)) {
             tracing::debug!("session {} stays behind: {e}", self.id);
         }
+    }
+}
+
+impl Repository {
+    /// What is wrong with the objects of sessions. One that ends meanwhile is none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn check_sessions(&self) -> Result<Vec<Error>> {
+        let mut found = Vec::new();
+        for object in self.store.list(&self.names.sessions())? {
+            let name = &object.name;
+            let read = || -> Result<()> {
+                let bytes = self.store.read(name, limits::RECORD_MAX)?;
+                let opened = self.realm().open_shared(ObjectType::Session, Some(name), name, &bytes)?;
+                SessionRecord::decode(&opened.payload).map_err(|e| e.of(name)).map(|_| ())
+            };
+            match read() {
+                Err(Error::Missing { .. }) | Ok(()) => {}
+                Err(e) if e.is_damage() => found.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(found)
     }
 }
 

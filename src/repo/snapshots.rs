@@ -35,7 +35,7 @@ impl Repository {
     pub fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotObject> {
         let name = self.names.snapshot(id);
         let bytes = self.store.read(&name, limits::MANIFEST_MAX)?;
-        if Header::decode(&bytes, &name)?.object == ObjectType::Tombstone {
+        if Header::of_whole(&bytes, &name)?.object == ObjectType::Tombstone {
             let opened = self.realm().open_shared(ObjectType::Tombstone, Some(&name), &name, &bytes)?;
             if !self.is_full(&opened.signer) {
                 return Err(Error::damaged(name, "a tombstone that no full key signed"));

@@ -1,7 +1,7 @@
 //! Writing a round: frames are fetched pack by pack, in the order of their
 //! bytes, decoded once each on every core, and their blobs hashed and written.
 
-use super::plan::{PlannedFile, Round, Write, Written, ends_all};
+use super::plan::{Failed, PlannedFile, Round, Write, Written, ends_all};
 use super::target::{Owners, apply_to_file};
 use crate::error::{Error, Result};
 use crate::format::pack::BlobKind;
@@ -263,7 +263,8 @@ impl Shared<'_> {
     fn fail(&self, file: &PlannedFile, why: &str) {
         if !file.failed.swap(true, Ordering::AcqRel) {
             let path = file.folder.path_of(&file.node.name);
-            lock(&self.written).failed.push(format!("{}: {why}", path.display()));
+            let failed = Failed { what: format!("{}: {why}", path.display()), size: file.node.size };
+            lock(&self.written).failed.push(failed);
         }
     }
 

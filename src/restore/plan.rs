@@ -58,6 +58,8 @@ pub(super) struct Link {
     /// The folder of the first name.
     pub first_in: Arc<TargetFolder>,
     pub first: Vec<u8>,
+    /// The size of the file, if it is one.
+    pub size: u64,
 }
 
 /// One round.
@@ -77,8 +79,16 @@ pub(super) struct Round {
 /// What a round left behind.
 #[derive(Default)]
 pub(super) struct Written {
-    pub failed: Vec<String>,
+    pub failed: Vec<Failed>,
     pub warnings: Vec<String>,
+}
+
+/// A file that could not be written.
+pub(super) struct Failed {
+    /// Which, and why.
+    pub what: String,
+    /// The size that it should have.
+    pub size: u64,
 }
 
 /// Which extents of a file are right already.
@@ -253,10 +263,12 @@ impl Round {
             u64::from(place.len) == len && pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0)
         })?;
         let Some((pack, place)) = found else {
-            let object = format!("chunk {id}");
-            return Err(match repo.index().copies(&id)?.is_empty() {
-                true => Error::Missing { object },
-                false => Error::damaged(object, "the index gives it another length"),
+            return Err(match repo.index().copies(&id)?.first() {
+                None => repo.unindexed(BlobKind::Chunk, &id),
+                Some((pack, _)) => Error::damaged(
+                    repo.names().pack(&pack.name),
+                    format!("the index gives chunk {id} another length"),
+                ),
             });
         };
         Ok(Write { frame: (pack.number, place.frame), at: place.at, len: place.len, file, offset, id })

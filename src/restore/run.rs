@@ -4,7 +4,7 @@
 //! content, and goes on: nothing it left behind is trusted by name or time.
 
 use super::fetch;
-use super::plan::{Link, Round, Written, ends_all};
+use super::plan::{Failed, Link, Round, Written, ends_all};
 use super::target::{Owners, TargetFolder, apply_at, apply_to_folder};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
@@ -59,6 +59,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    fn count(&mut self, size: u64) {
+        self.entries += 1;
+        self.bytes += size;
+    }
+
+    /// What was planned, and counted, was not made after all.
+    fn uncount(&mut self, size: u64) {
+        self.entries -= 1;
+        self.bytes -= size;
+    }
+
     pub(super) fn fail(&mut self, what: impl Into<String>) {
         self.failures += 1;
         if self.failed.len() < limits::REPORT_MAX {
@@ -245,30 +256,36 @@ impl<'r> Restore<'r> {
         if !included {
             return Ok(());
         }
-        if !self.verifying {
-            self.outcome.entries += 1;
-            self.outcome.bytes += node.size;
-        }
+        let size = node.size;
         if self.options.dry_run {
+            self.outcome.count(size);
             return Ok(());
         }
         let Some(folder) = self.make_folders(levels)? else { return Ok(()) };
-        let made = if self.verifying { self.compare(&folder, node) } else { self.make(&folder, node) };
-        self.or_failed(made, &path)
+        if self.verifying {
+            let compared = self.compare(&folder, node);
+            return self.or_failed(compared, &path).map(|_| ());
+        }
+        let made = self.make(&folder, node);
+        if self.or_failed(made, &path)? {
+            self.outcome.count(size);
+        }
+        Ok(())
     }
 
-    /// A failure of one entry is noted; a full disk or a failing store ends the restore.
-    fn or_failed(&mut self, made: Result<()>, path: &Path) -> Result<()> {
+    /// False if it failed. A failure of one entry is noted; a full disk or a failing store ends the restore.
+    fn or_failed(&mut self, made: Result<()>, path: &Path) -> Result<bool> {
         match made {
+            Ok(()) => Ok(true),
             Err(Error::Target { source, .. }) if !ends_all(&source) => {
                 self.outcome.fail(format!("{}: {source}", path.display()));
-                Ok(())
+                Ok(false)
             }
             Err(e) if e.is_damage() => {
                 self.outcome.fail(format!("{}: {e}", path.display()));
-                Ok(())
+                Ok(false)
             }
-            other => other,
+            Err(e) => Err(e),
         }
     }
 
@@ -317,6 +334,7 @@ impl<'r> Restore<'r> {
                     name: node.name,
                     first_in: Arc::clone(first_in),
                     first: first.clone(),
+                    size: node.size,
                 });
                 return Ok(());
             }
@@ -376,14 +394,17 @@ impl<'r> Restore<'r> {
     fn flush(&mut self) -> Result<()> {
         let mut round = std::mem::take(&mut self.round);
         let Written { failed, warnings } = fetch::write(self.repo, &mut round, &self.owners, self.monitor)?;
-        for failure in failed {
-            self.outcome.fail(failure);
+        for Failed { what, size } in failed {
+            self.outcome.uncount(size);
+            self.outcome.fail(what);
         }
         let room = limits::REPORT_MAX.saturating_sub(self.outcome.warnings.len());
         self.outcome.warnings.extend(warnings.into_iter().take(room));
-        for Link { folder, name, first_in, first } in round.links {
+        for Link { folder, name, first_in, first, size } in round.links {
             let linked = folder.hard_link(&name, &first_in, &first);
-            self.or_failed(linked, &folder.path_of(&name))?;
+            if !self.or_failed(linked, &folder.path_of(&name))? {
+                self.outcome.uncount(size);
+            }
         }
         for (folder, node) in round.finished {
             let warnings = apply_to_folder(&folder, &node, &self.owners);

@@ -67,7 +67,7 @@ pub fn list(repo: &Repository) -> Result<Listing> {
                 listing.snapshots.push(Snapshot { id, manifest: *manifest, signer, taken: object.modified });
             }
             Ok(SnapshotObject::Tombstone(_)) => {}
-            Err(e) if e.is_damage() || matches!(e, Error::Newer { .. }) => listing.damaged.push((id, e)),
+            Err(e) if e.is_damage() => listing.damaged.push((id, e)),
             Err(e) => return Err(e),
         }
     }

@@ -8,7 +8,7 @@ use crate::support::{Place, Ran, change};
 use estrato::format::header;
 use estrato::format::key::{Slot, Stretch};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -204,8 +204,24 @@ fn a_damaged_repo_json_is_told_and_never_replaced() {
     refused(&place.run(&["snapshots"]).expect_code(1), &["repo.json", "at most"]);
 }
 
+/// As a newer program would have written it: with a hash that is right.
 fn newer(path: &Path) {
-    change(path, |bytes| bytes[4] += 1);
+    change(path, |bytes| {
+        bytes[4] += 1;
+        let body = bytes.len() - 32;
+        let hash = blake3::hash(&bytes[..body]);
+        bytes[body..].copy_from_slice(hash.as_bytes());
+    });
+}
+
+/// The same for what is named by its hash; its new name.
+fn newer_under_its_name(path: &Path) -> PathBuf {
+    newer(path);
+    let bytes = fs::read(path).unwrap();
+    let name: String = bytes[bytes.len() - 32..].iter().map(|b| format!("{b:02x}")).collect();
+    let named = path.with_file_name(name);
+    fs::rename(path, &named).unwrap();
+    named
 }
 
 const NEWER: &str = "has format 1; this program reads format 0";
@@ -244,11 +260,16 @@ fn a_snapshot_of_a_newer_format_is_said_to_be_newer() {
 #[test]
 fn an_index_object_of_a_newer_format_is_said_to_be_newer() {
     let place = place_with_a_snapshot();
-    newer(&place.objects("index")[0]);
-    for command in [&["restore", "latest", "--target", "out"][..], &["ls"], &["check"], &["snapshot", "source"]] {
-        let arguments = [&["--cache-dir", "fresh"], command].concat();
-        refused(&place.run(&arguments).expect_code(1), &[NEWER, "newer version"]);
+    newer_under_its_name(&place.objects("index")[0]);
+    // What it does not name can be read; an older program does not write beside it.
+    for (command, code) in [(&["restore", "latest", "--target", "out"][..], 1), (&["ls"], 4)] {
+        let ran = place.run(&[&["--cache-dir", "fresh"], command].concat()).expect_code(code);
+        assert!(ran.stderr().contains(NEWER), "{}", ran.stderr());
     }
+    let ran = place.run(&["--cache-dir", "fresh", "check"]).expect_code(4);
+    assert!(ran.stdout().contains(NEWER), "{}", ran.stdout());
+    let ran = place.run(&["--cache-dir", "fresh", "snapshot", "source"]).expect_code(1);
+    refused(&ran, &[NEWER, "newer version"]);
     assert_eq!(place.objects("sessions"), Vec::<std::path::PathBuf>::new());
 }
 

@@ -254,7 +254,7 @@ fn a_snapshot_by_a_stolen_key_with_the_victims_host_and_paths_is_nobodys_base() 
         session.commit(&forged).unwrap()
     };
     let (_, like, _) = world.backup(&mallory, folder.path());
-    assert_eq!((&*like.host, like.source_kind), ("db1", estrato::format::manifest::SourceKind::Files));
+    assert_eq!((&*like.host, like.source_kind), ("database-host", estrato::format::manifest::SourceKind::Files));
     // Nobody else has taken one: there is no base.
     let (first, manifest, _) = world.backup(&world.open(FULL), folder.path());
     assert_eq!((manifest.base, manifest.kind), (None, SnapshotKind::Full));
