@@ -3,7 +3,7 @@
 use super::args::CheckArgs;
 use super::context::Context;
 use super::{exit, output, progress};
-use crate::maintenance::{self, Depth};
+use crate::maintenance::{self, Damage, Depth};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -20,31 +20,16 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
         output::print_json(&serde_json::json!({
             "damages": report.damages, "damage": report.damage, "snapshots": report.snapshots, "packs": report.packs,
             "read_bytes": report.read_bytes, "blobs": report.blobs, "unnamed_packs": report.unnamed,
-            "unchecked": report.unchecked,
+            "unindexed": report.unindexed, "unchecked": report.unchecked,
         }))?;
     } else {
         let mut text = String::new();
         for damage in &report.damage {
-            let by = match &damage.indexed_by[..] {
-                [] => String::new(),
-                labels => format!(" (indexed by {})", output::escaped_text(&labels.join(", "))),
-            };
-            let _ = writeln!(
-                text,
-                "{}: {}{by}",
-                output::escaped(damage.object.as_bytes()),
-                output::escaped_text(&damage.why)
-            );
-            for (snapshot, paths) in &damage.needed_by {
-                for path in paths {
-                    let _ = writeln!(
-                        text,
-                        "  needed by snapshot {}: {}",
-                        &snapshot[..8],
-                        output::escaped(path.as_bytes())
-                    );
-                }
-            }
+            describe(&mut text, damage);
+        }
+        let beyond = report.damages - report.damage.len() as u64;
+        if beyond > 0 {
+            let _ = writeln!(text, "and {} more", output::counted(beyond, "damaged object", "damaged objects"));
         }
         if !context.global.quiet || report.damages > 0 {
             let read = if args.read_data {
@@ -63,11 +48,11 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
                 }
             );
             if report.unnamed > 0 {
-                let _ = writeln!(
-                    text,
-                    "{} that no snapshot needs, left by interrupted runs",
-                    output::counted(report.unnamed, "pack", "packs")
-                );
+                let why = match report.unindexed {
+                    true => "that no index object names: what the index lacks may lie there",
+                    false => "that no snapshot needs, left by interrupted runs",
+                };
+                let _ = writeln!(text, "{} {why}", output::counted(report.unnamed, "pack", "packs"));
             }
             for what in &report.unchecked {
                 let _ = writeln!(text, "not checked: {what}");
@@ -76,4 +61,44 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
         output::print(&text)?;
     }
     Ok(if report.damages > 0 { ExitCode::from(exit::DAMAGE) } else { ExitCode::SUCCESS })
+}
+
+/// One damaged object: what is wrong with it, how much rests on it, and where.
+fn describe(text: &mut String, damage: &Damage) {
+    let mut why = damage.why.join("; ");
+    if damage.more_reasons > 0 {
+        let _ = write!(why, "; and {} more", output::count(damage.more_reasons));
+    }
+    let object = output::escaped(damage.object.as_bytes());
+    if !damage.indexed_by.is_empty() {
+        let _ = write!(why, " (indexed by {})", damage.indexed_by.join(", "));
+    }
+    let _ = writeln!(text, "{object}: {}", output::escaped_text(&why));
+    if damage.frames > 0 {
+        let frames = output::counted(damage.frames, "frame", "frames");
+        let _ = writeln!(text, "  {} of {frames} damaged", output::count(damage.bad_frames));
+    }
+    if damage.entries == 0 {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "  {} lost, needed by {} in {}",
+        output::counted(damage.lost_blobs, "blob", "blobs"),
+        output::counted(damage.entries, "file or folder", "files and folders"),
+        output::counted(damage.needed_by.len() as u64 + damage.more_snapshots, "snapshot", "snapshots"),
+    );
+    for (snapshot, needed) in &damage.needed_by {
+        let short = &snapshot[..8];
+        for path in &needed.paths {
+            let _ = writeln!(text, "  needed by snapshot {short}: {}", output::escaped(path.as_bytes()));
+        }
+        if needed.more > 0 {
+            let _ = writeln!(text, "  needed by snapshot {short}: and {} more", output::count(needed.more));
+        }
+    }
+    if damage.more_snapshots > 0 {
+        let more = output::counted(damage.more_snapshots, "more snapshot", "more snapshots");
+        let _ = writeln!(text, "  needed by {more}");
+    }
 }

@@ -197,7 +197,7 @@ impl Db {
         t.commit().map_err(&fails)
     }
 
-    fn packs_of(&self, names: &[IndexName]) -> Result<Vec<EntryNumber>> {
+    pub(super) fn packs_of(&self, names: &[IndexName]) -> Result<Vec<EntryNumber>> {
         let fails = self.fails();
         let mut query = self
             .connection

@@ -116,6 +116,14 @@ impl Index {
         Ok(())
     }
 
+    /// The entries of one object.
+    ///
+    /// # Errors
+    /// See [`Index::objects`].
+    pub fn entries_of(&self, name: &IndexName) -> Result<Vec<EntryNumber>> {
+        lock(&self.db).packs_of(&[*name])
+    }
+
     /// All packs' entries.
     ///
     /// # Errors

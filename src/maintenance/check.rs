@@ -6,79 +6,45 @@
 //! what else is lost, and for each the snapshots and paths that need it are
 //! named.
 
+use super::packs::{self, Job, Problem};
+use super::report::{Damage, Report, object_of};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
-use crate::format::header::{self, ObjectType};
+use crate::format::header::{self, Header, ObjectType};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
-use crate::id::{BlobId, PackName, SignerId, SnapshotId};
-use crate::index::{EntryNumber, KnownPack, PackMap};
+use crate::id::{BlobId, IndexName, PackName, SignerId, SnapshotId};
+use crate::index::{EntryNumber, PackMap};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::pack::{Decompressor, PackKey, WholePack};
 use crate::repo::{Gone, Repository};
 use crate::snapshot::{self, Folder, leaves};
-use crossbeam_channel::{Receiver, bounded};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::Mutex;
-use std::thread;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Index, packs' presence and sizes, snapshots and their trees.
+    /// Keys, index, packs' presence and sizes, snapshots and their trees.
     Structure,
     /// The same, and every byte of every pack.
     AllData,
 }
 
-/// Something that is not as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Damage {
-    /// The object.
-    pub object: String,
-    /// What is wrong with it.
-    pub why: String,
-    /// Whose index entries name it, where not only full keys' do: a writer can name whatever it likes.
-    pub indexed_by: Vec<String>,
-    /// Snapshots that need it, and the paths in them (the first few).
-    pub needed_by: BTreeMap<String, Vec<String>>,
-}
-
-/// What a check found.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Damage, the first `limits::REPORT_MAX`.
-    pub damage: Vec<Damage>,
-    /// Damage in all.
-    pub damages: u64,
-    /// Snapshots that were looked at.
-    pub snapshots: u64,
-    /// Packs in the store.
-    pub packs: u64,
-    /// Bytes of packs that were read and hashed.
-    pub read_bytes: u64,
-    /// Blobs that were decoded and hashed.
-    pub blobs: u64,
-    /// Packs that no index object names: left by interrupted backups, harmless.
-    pub unnamed: u64,
-    /// What was not checked, since the key does not allow it.
-    pub unchecked: Vec<&'static str>,
-}
-
-/// Paths named for one damaged object in one snapshot.
-const PATHS_MAX: usize = 10;
-
 struct Check<'r> {
     repo: &'r Repository,
     monitor: &'r dyn Monitor,
     report: Report,
-    /// Frames that are not what an entry of the index says. Several entries may name one pack, and
-    /// whoever wrote a wrong one must not make a right one look damaged.
+    /// Frames that are not what an entry of the index says.
     bad_frames: HashMap<EntryNumber, HashSet<u32>>,
     /// Entries whose pack is missing, or of another size.
     gone: HashSet<EntryNumber>,
+    /// Who signed each entry.
+    signers: HashMap<EntryNumber, SignerId>,
+    /// Entries that only this machine still knows, and the index object that is damaged.
+    doubtful: HashMap<EntryNumber, String>,
+    /// What to call at fault for a blob that no index object names.
+    index: String,
 }
 
 /// Checks a repository.
@@ -86,12 +52,22 @@ struct Check<'r> {
 /// # Errors
 /// The store's, and [`Error::Interrupted`]; damage is no error but in the report.
 pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<Report> {
-    let mut check =
-        Check { repo, monitor, report: Report::default(), bad_frames: HashMap::new(), gone: HashSet::new() };
+    let mut check = Check {
+        repo,
+        monitor,
+        report: Report::default(),
+        bad_frames: HashMap::new(),
+        gone: HashSet::new(),
+        signers: HashMap::new(),
+        doubtful: HashMap::new(),
+        index: repo.names().indexes(),
+    };
+    check.keys()?;
     check.index()?;
-    let known = check.packs()?;
-    if depth == Depth::AllData {
-        check.data(&known)?;
+    let jobs = check.packs()?;
+    match depth {
+        Depth::AllData => check.data(&jobs)?,
+        Depth::Structure => check.report.unchecked.push("the bytes of packs: --read-data reads them"),
     }
     if repo.private_key().is_ok() {
         check.snapshots()?;
@@ -103,43 +79,25 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
 }
 
 impl Check<'_> {
-    fn damaged(&mut self, object: impl Into<String>, why: impl Into<String>) {
-        self.damaged_pack(object, why, Vec::new());
+    fn damaged(&mut self, object: &str, why: &str) {
+        self.report.damaged(object, why);
     }
 
-    fn damaged_pack(&mut self, object: impl Into<String>, why: impl Into<String>, indexed_by: Vec<String>) {
-        self.report.damages += 1;
-        if self.report.damage.len() < limits::REPORT_MAX {
-            let (object, why) = (object.into(), why.into());
-            self.report.damage.push(Damage { object, why, indexed_by, needed_by: BTreeMap::new() });
-        }
+    /// Notes what an error is about.
+    fn note(&mut self, e: &Error) {
+        let (object, why) = object_of(e);
+        self.damaged(&object, &why);
     }
 
-    /// Who signed these entries, each once; nobody, if only full keys did.
-    fn signers(&self, entries: &[KnownPack]) -> Vec<String> {
-        let ids: BTreeSet<SignerId> = entries.iter().map(|e| e.signer).collect();
-        if ids.iter().all(|id| self.repo.is_full(id)) {
-            return Vec::new();
+    /// Notes that an entry needs what an error is about.
+    fn needed(&mut self, e: &Error, blob: Option<&BlobId>, snapshot: &SnapshotId, path: &str) {
+        let (object, why) = object_of(e);
+        if object == self.repo.names().indexes() {
+            self.report.unindexed = true;
+            let index = self.index.clone();
+            return self.report.needed(&index, &why, blob, snapshot, path);
         }
-        ids.iter().map(|id| self.repo.signer_label(id)).collect()
-    }
-
-    /// Adds a path to the damage of an object; the object is reported once.
-    fn needed(&mut self, object: &str, why: &str, snapshot: &SnapshotId, path: &str) {
-        let at = match self.report.damage.iter().position(|d| d.object == object) {
-            Some(at) => at,
-            None => {
-                self.damaged(object, why);
-                match self.report.damage.last() {
-                    Some(last) if last.object == object => self.report.damage.len() - 1,
-                    _ => return,
-                }
-            }
-        };
-        let paths = self.report.damage[at].needed_by.entry(snapshot.to_string()).or_default();
-        if paths.len() < PATHS_MAX && !paths.iter().any(|p| p == path) {
-            paths.push(path.to_owned());
-        }
+        self.report.needed(&object, &why, blob, snapshot, path);
     }
 
     fn phase(&self, name: &'static str, total_bytes: Option<u64>) -> Result<()> {
@@ -147,19 +105,42 @@ impl Check<'_> {
         if self.monitor.cancelled() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
+    /// Slots, every version of the list of signers, and sessions.
+    fn keys(&mut self) -> Result<()> {
+        self.phase("keys", None)?;
+        for problem in self.repo.check_keys()?.iter().chain(&self.repo.check_sessions()?) {
+            self.note(problem);
+        }
+        Ok(())
+    }
+
     /// Every index object is read anew: what this machine remembers proves nothing about the store.
     fn index(&mut self) -> Result<()> {
         self.phase("index", None)?;
-        for problem in self.repo.sync_index()? {
-            let (object, why) = object_of(&problem);
-            self.damaged(object, why);
+        let before = self.repo.index().objects()?;
+        match self.repo.sync_index() {
+            Ok(problems) => problems.iter().for_each(|problem| self.note(problem)),
+            // The store lists none at all: what this machine remembers tells what is lost.
+            Err(e) if e.is_damage() => self.note(&e),
+            Err(e) => return Err(e),
+        }
+        let held = self.repo.indexes_held()?;
+        let gone: Vec<&IndexName> = before.iter().map(|o| &o.name).filter(|name| !held.contains(name)).collect();
+        for name in &gone {
+            self.damaged(&self.repo.names().index(name), "it is missing: this machine has seen it");
+        }
+        if let [only] = gone[..] {
+            self.index = self.repo.names().index(only);
         }
         for known in self.repo.index().objects()? {
             match self.repo.read_index(&known.name) {
                 Ok(_) => {}
                 Err(e) if e.is_damage() => {
-                    let (object, why) = object_of(&e);
-                    self.damaged(object, why);
+                    let object = self.repo.names().index(&known.name);
+                    self.damaged(&object, &object_of(&e).1);
+                    for entry in self.repo.index().entries_of(&known.name)? {
+                        self.doubtful.insert(entry, object.clone());
+                    }
                 }
                 Err(e) => return Err(e),
             }
@@ -167,66 +148,70 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Holds the index's packs against the store's. Returns the entries that can be right, those of
-    /// one pack together.
-    fn packs(&mut self) -> Result<Vec<Vec<KnownPack>>> {
+    /// Holds the index's packs against the store's; returns those that can be read.
+    fn packs(&mut self) -> Result<Vec<Job>> {
         self.phase("packs", None)?;
-        let listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
+        let mut listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.report.packs = listed.len() as u64;
         let mut known = self.repo.index().packs()?;
+        self.signers = known.iter().map(|p| (p.number, p.signer)).collect();
         known.sort_by_key(|p| (p.name, p.size, p.number));
-        for entries in known.chunk_by(|a, b| (a.name, a.size) == (b.name, b.size)) {
-            let Some(pack) = entries.first() else { continue };
+        let mut jobs: Vec<Job> = Vec::new();
+        for same in known.chunk_by(|a, b| (a.name, a.size) == (b.name, b.size)) {
+            let Some(pack) = same.first() else { continue };
+            let entries: Vec<EntryNumber> = same.iter().map(|p| p.number).collect();
             let why = match listed.get(&pack.name) {
+                Some(size) if *size == pack.size => {
+                    jobs.push(Job { name: pack.name, size: pack.size, entries });
+                    continue;
+                }
+                Some(size) => format!("it has {size} bytes, not {}", pack.size),
                 None => "it is missing".to_owned(),
-                Some(size) if *size != pack.size => format!("it has {size} bytes, not {}", pack.size),
-                Some(_) => continue,
             };
-            self.damaged_pack(self.repo.names().pack(&pack.name), why, self.signers(entries));
-            self.gone.extend(entries.iter().map(|e| e.number));
+            self.damaged_pack(&pack.name, &why, &entries);
+            self.gone.extend(entries);
         }
-        let names: HashSet<PackName> = known.iter().map(|p| p.name).collect();
-        self.report.unnamed = listed.keys().filter(|name| !names.contains(name)).count() as u64;
-        known.retain(|p| !self.gone.contains(&p.number));
-        Ok(known.chunk_by(|a, b| a.name == b.name).map(<[KnownPack]>::to_vec).collect())
+        for pack in &known {
+            listed.remove(&pack.name);
+        }
+        self.report.unnamed = listed.len() as u64;
+        jobs.extend(listed.into_iter().map(|(name, size)| Job { name, size, entries: Vec::new() }));
+        Ok(jobs)
+    }
+
+    /// Notes that a pack is not what these entries say, and who signed them, if not only full keys did.
+    fn damaged_pack(&mut self, name: &PackName, why: &str, entries: &[EntryNumber]) -> Option<&mut Damage> {
+        let signers: BTreeSet<SignerId> = entries.iter().filter_map(|e| self.signers.get(e)).copied().collect();
+        let blamed = signers.iter().any(|id| !self.repo.is_full(id));
+        let labels: Vec<String> = signers.iter().filter(|_| blamed).map(|id| self.repo.signer_label(id)).collect();
+        let damage = self.report.damaged(&self.repo.names().pack(name), why)?;
+        for label in labels {
+            if !damage.indexed_by.contains(&label) {
+                damage.indexed_by.push(label);
+            }
+        }
+        Some(damage)
     }
 
     /// Reads every byte of every pack; with a full key also opens, decodes and hashes every blob.
-    fn data(&mut self, known: &[Vec<KnownPack>]) -> Result<()> {
-        self.phase("data", Some(known.iter().flat_map(|entries| entries.first()).map(|p| p.size).sum()))?;
+    fn data(&mut self, jobs: &[Job]) -> Result<()> {
+        self.phase("data", Some(jobs.iter().map(|job| job.size).sum()))?;
         if self.repo.private_key().is_err() {
             self.report.unchecked.push("what is inside packs: a writer key cannot open them");
         }
-        let threads = thread::available_parallelism().map_or(2, usize::from);
-        let found = Mutex::new(Vec::new());
-        thread::scope(|scope| {
-            let (tx, rx) = bounded::<&[KnownPack]>(1);
-            let mut workers = Vec::new();
-            for _ in 0..threads {
-                let (rx, found) = (rx.clone(), &found);
-                let (repo, monitor) = (self.repo, self.monitor);
-                workers.push(scope.spawn(move || read_packs(repo, monitor, &rx, found)));
-            }
-            drop(rx);
-            for pack in known {
-                if self.monitor.cancelled() || tx.send(pack).is_err() {
-                    break;
-                }
-            }
-            drop(tx);
-            workers.into_iter().try_for_each(|w| {
-                w.join().unwrap_or_else(|_| Err(Error::Invalid("a checking thread panicked".into())))
-            })
-        })?;
-        if self.monitor.cancelled() {
-            return Err(Error::Interrupted);
-        }
-        let found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut found = packs::read_all(self.repo, jobs, self.monitor)?;
+        found.sort_by_key(|result| result.name);
         for result in found {
             self.report.read_bytes += result.bytes;
             self.report.blobs += result.blobs;
-            for (why, entries) in result.problems {
-                self.damaged_pack(self.repo.names().pack(&result.name), why, self.signers(entries));
+            let bad = result.bad_frames.values().map(HashSet::len).max().unwrap_or(0);
+            let all: Vec<EntryNumber> = result.bad_frames.keys().copied().collect();
+            for Problem { why, entry } in &result.problems {
+                let entries = entry.as_ref().map_or(&all[..], std::slice::from_ref);
+                if let Some(damage) = self.damaged_pack(&result.name, why, entries) {
+                    damage.frames = result.frames as u64;
+                    damage.bad_frames = bad as u64;
+                }
             }
             self.bad_frames.extend(result.bad_frames);
         }
@@ -236,21 +221,26 @@ impl Check<'_> {
     /// Without the private key: that snapshots' objects are whole.
     fn sealed_snapshots(&mut self) -> Result<()> {
         let ids = self.repo.snapshot_ids()?;
-        self.gone(&self.repo.gone_snapshots(&ids.iter().copied().collect(), std::iter::empty())?);
+        self.gone_snapshots(&self.repo.gone_snapshots(&ids.iter().copied().collect(), std::iter::empty())?);
         for id in ids {
             self.report.snapshots += 1;
             let name = self.repo.names().snapshot(&id);
-            let bytes = self.repo.store().read(&name, limits::MANIFEST_MAX)?;
-            let known = header::Header::decode(&bytes, &name)
-                .map(|h| matches!(h.object, ObjectType::Snapshot | ObjectType::Tombstone));
-            match (known, header::opened(&bytes)) {
-                (Ok(true), Ok(_)) => {}
-                (Ok(false), Ok(_)) => self.damaged(name, "it is no snapshot"),
-                (Err(e), _) => self.damaged(name, e.to_string()),
-                (_, Err(e)) => self.damaged(name, e.to_string()),
+            match self.sealed_snapshot(&name) {
+                Err(e) if e.is_damage() => self.note(&e),
+                other => other?,
             }
         }
         Ok(())
+    }
+
+    fn sealed_snapshot(&self, name: &str) -> Result<()> {
+        let bytes = self.repo.store().read(name, limits::MANIFEST_MAX)?;
+        let object = Header::of_whole(&bytes, name)?.object;
+        header::opened(&bytes).map_err(|e| e.of(name))?;
+        match object {
+            ObjectType::Snapshot | ObjectType::Tombstone => Ok(()),
+            _ => Err(Error::damaged(name, "it is no snapshot")),
+        }
     }
 
     /// Walks every snapshot's trees, each tree once.
@@ -258,33 +248,27 @@ impl Check<'_> {
         self.phase("snapshots", None)?;
         let listing = snapshot::list(self.repo)?;
         for (id, e) in &listing.damaged {
-            self.damaged(self.repo.names().snapshot(id), object_of(e).1);
+            self.damaged(&self.repo.names().snapshot(id), &object_of(e).1);
         }
-        self.gone(&listing.gone);
+        self.gone_snapshots(&listing.gone);
         let mut whole = HashSet::new();
         for s in &listing.snapshots {
             self.report.snapshots += 1;
-            self.tree(&s.id, &s.manifest.root, &PathBuf::from("/"), &mut whole)?;
+            self.tree(&s.id, &s.manifest.root, &mut whole)?;
         }
         Ok(())
     }
 
-    fn gone(&mut self, gone: &[Gone]) {
+    fn gone_snapshots(&mut self, gone: &[Gone]) {
         for gone in gone {
-            self.damaged(self.repo.names().snapshot(&gone.snapshot), gone.to_string());
+            self.damaged(&self.repo.names().snapshot(&gone.snapshot), &gone.to_string());
         }
     }
 
     /// Walks a folder and all below it. A subtree that was found whole is not walked again; one with
     /// damage is, so that every snapshot that needs the damaged object is named.
-    fn tree(
-        &mut self,
-        snapshot: &SnapshotId,
-        root: &Content,
-        path: &std::path::Path,
-        whole: &mut HashSet<BlobId>,
-    ) -> Result<()> {
-        let mut stack = vec![Level::new(self.repo, root, path.to_path_buf())];
+    fn tree(&mut self, snapshot: &SnapshotId, root: &Content, whole: &mut HashSet<BlobId>) -> Result<()> {
+        let mut stack = vec![Level::new(self.repo, root, PathBuf::from("/"))];
         while let Some(level) = stack.last_mut() {
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
@@ -294,7 +278,8 @@ impl Check<'_> {
                     let at = level.path.join(name_of(&node));
                     match node.kind {
                         Kind::Dir if stack.len() >= limits::DEPTH_MAX => {
-                            self.needed(&at.display().to_string(), "folders are too deep", snapshot, "");
+                            let object = self.repo.names().snapshot(snapshot);
+                            self.report.needed(&object, "folders are too deep", None, snapshot, &text(&at));
                         }
                         Kind::Dir if !is_known_whole(&node.content, whole) => {
                             stack.push(Level::new(self.repo, &node.content, at));
@@ -310,14 +295,12 @@ impl Check<'_> {
                 }
                 Some(Err(e)) if e.is_damage() => {
                     level.sound = false;
-                    let path = level.path.display().to_string();
-                    let (object, why) = object_of(&e);
-                    self.needed(&object, &why, snapshot, &path);
+                    level.troubles.push(e);
                 }
                 Some(Err(e)) => return Err(e),
                 None => {
                     let Some(done) = stack.pop() else { return Ok(()) };
-                    let sound = done.sound && self.leaves_sound(snapshot, &done)?;
+                    let sound = self.folder(snapshot, &done)? && done.sound;
                     if sound {
                         whole.extend(done.content.extents.iter().filter_map(|e| e.id));
                     }
@@ -330,9 +313,16 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// A tree's own segments were read by now; with data read too, their frames must be sound.
-    fn leaves_sound(&mut self, snapshot: &SnapshotId, level: &Level<'_>) -> Result<bool> {
-        let path = level.path.display().to_string();
+    /// A folder's own segments were read by now, by whatever copy: they must also be where they count.
+    fn folder(&mut self, snapshot: &SnapshotId, level: &Level<'_>) -> Result<bool> {
+        let path = text(&level.path);
+        if !level.troubles.is_empty() {
+            if !self.lost(snapshot, &level.content, Some(BlobKind::Tree), &path)? {
+                // Blobs that hash to their ids, and make no sense.
+                level.troubles.iter().for_each(|e| self.needed(e, None, snapshot, &path));
+            }
+            return Ok(false);
+        }
         let mut sound = true;
         for extent in leaves(self.repo, &level.content).flatten() {
             if let Some(id) = extent.id {
@@ -342,9 +332,9 @@ impl Check<'_> {
         Ok(sound)
     }
 
-    fn file(&mut self, snapshot: &SnapshotId, node: &Node, path: &std::path::Path) -> Result<bool> {
-        let path = path.display().to_string();
-        let mut sound = true;
+    fn file(&mut self, snapshot: &SnapshotId, node: &Node, path: &Path) -> Result<bool> {
+        let path = text(path);
+        let (mut sound, mut trouble) = (true, None);
         for extent in leaves(self.repo, &node.content) {
             match extent {
                 Ok(extent) => {
@@ -352,36 +342,75 @@ impl Check<'_> {
                         sound &= self.blob(snapshot, BlobKind::Chunk, &id, &path)?;
                     }
                 }
-                Err(e) if e.is_damage() => {
-                    sound = false;
-                    let (object, why) = object_of(&e);
-                    self.needed(&object, &why, snapshot, &path);
-                }
+                Err(e) if e.is_damage() => trouble = Some(e),
                 Err(e) => return Err(e),
+            }
+        }
+        if let Some(e) = trouble {
+            sound = false;
+            if !self.lost(snapshot, &node.content, None, &path)? {
+                self.needed(&e, None, snapshot, &path);
             }
         }
         Ok(sound)
     }
 
+    /// Finds the content lists that cannot be read, and the blobs at the end of them if their kind is
+    /// given. False if all can be.
+    fn lost(&mut self, snapshot: &SnapshotId, content: &Content, end: Option<BlobKind>, path: &str) -> Result<bool> {
+        let kind = if content.level > 0 { Some(BlobKind::List) } else { end };
+        let Some(kind) = kind else { return Ok(false) };
+        let mut found = false;
+        for id in content.extents.iter().filter_map(|e| e.id) {
+            match self.repo.blob(kind, &id) {
+                Err(e) if e.is_damage() => {
+                    found = true;
+                    self.needed(&e, Some(&id), snapshot, path);
+                }
+                Err(e) => return Err(e),
+                Ok(bytes) if content.level > 0 => {
+                    if let Ok(list) = Content::decode(&bytes)
+                        && list.level + 1 == content.level
+                    {
+                        found |= self.lost(snapshot, &list, end, path)?;
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
     /// True if a blob has a copy that can be relied on, as far as is known.
     fn blob(&mut self, snapshot: &SnapshotId, kind: BlobKind, id: &BlobId, path: &str) -> Result<bool> {
         let copies = self.repo.index().copies(id)?;
-        let sound = |pack: &PackMap, frame: u32| {
-            !self.gone.contains(&pack.number)
-                && !self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&frame))
+        if copies.is_empty() {
+            self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, path);
+            return Ok(false);
+        }
+        let is_bad = |pack: &PackMap, frame: u32| {
+            self.gone.contains(&pack.number)
+                || self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&frame))
         };
-        if copies.iter().any(|(pack, place)| sound(pack, place.frame)) {
+        let bad: Vec<bool> = copies.iter().map(|(pack, place)| is_bad(pack, place.frame)).collect();
+        let sound = |at: usize| !bad[at] && !self.doubtful.contains_key(&copies[at].0.number);
+        if (0..copies.len()).any(sound) {
             return Ok(true);
         }
-        if copies.is_empty() {
-            self.needed(&format!("{kind:?} {id}").to_lowercase(), "no index entry names it", snapshot, path);
-        }
-        for (pack, _) in &copies {
-            let object = self.repo.names().pack(&pack.name);
-            self.needed(&object, "damaged or missing", snapshot, path);
+        // No copy counts, and each for a reason of its own.
+        for ((pack, _), bad) in copies.iter().zip(&bad) {
+            let object = match self.doubtful.get(&pack.number) {
+                Some(index) if !bad => index.clone(),
+                _ => self.repo.names().pack(&pack.name),
+            };
+            self.report.needed(&object, "", Some(id), snapshot, path);
         }
         Ok(false)
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn is_known_whole(content: &Content, whole: &HashSet<BlobId>) -> bool {
@@ -393,151 +422,18 @@ fn name_of(node: &Node) -> &std::ffi::OsStr {
     std::ffi::OsStr::from_bytes(&node.name)
 }
 
-/// The object that an error is about, and what is wrong with it.
-fn object_of(e: &Error) -> (String, String) {
-    match e {
-        Error::Damaged { object, why } => (object.clone(), why.clone()),
-        Error::Missing { object } => (object.clone(), "it is missing".into()),
-        Error::Store(e) => (e.object.clone(), e.why.clone()),
-        other => ("the repository".into(), other.to_string()),
-    }
-}
-
 struct Level<'r> {
     entries: Folder<'r>,
     content: Content,
     path: PathBuf,
     sound: bool,
+    /// What could not be read of it.
+    troubles: Vec<Error>,
 }
 
 impl<'r> Level<'r> {
     fn new(repo: &'r Repository, content: &Content, path: PathBuf) -> Self {
-        Self { entries: Folder::new(repo, content), content: content.clone(), path, sound: true }
+        let entries = Folder::new(repo, content);
+        Self { entries, content: content.clone(), path, sound: true, troubles: Vec::new() }
     }
-}
-
-/// What reading one pack found.
-struct PackResult<'k> {
-    name: PackName,
-    bytes: u64,
-    blobs: u64,
-    /// What is wrong, and the entries that it is about.
-    problems: Vec<(String, &'k [KnownPack])>,
-    bad_frames: Vec<(EntryNumber, HashSet<u32>)>,
-}
-
-fn read_packs<'k>(
-    repo: &Repository,
-    monitor: &dyn Monitor,
-    packs: &Receiver<&'k [KnownPack]>,
-    found: &Mutex<Vec<PackResult<'k>>>,
-) -> Result<()> {
-    let mut decompressor = Decompressor::new()?;
-    for entries in packs {
-        let Some(pack) = entries.first() else { continue };
-        let result = read_pack(repo, pack, entries, &mut decompressor)?;
-        monitor.event(Event::Bytes(pack.size));
-        found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(result);
-    }
-    Ok(())
-}
-
-/// Reads a pack once, and holds every entry that names it against what it holds.
-fn read_pack<'k>(
-    repo: &Repository,
-    pack: &KnownPack,
-    entries: &'k [KnownPack],
-    decompressor: &mut Decompressor,
-) -> Result<PackResult<'k>> {
-    let gone = || Error::Busy { what: "the index on this machine".into() };
-    let mut maps = Vec::with_capacity(entries.len());
-    for entry in entries {
-        maps.push(repo.index().pack(entry.number)?.ok_or_else(gone)?);
-    }
-    let mut result =
-        PackResult { name: pack.name, bytes: pack.size, blobs: 0, problems: Vec::new(), bad_frames: Vec::new() };
-    let all_bad = |result: &mut PackResult<'k>| {
-        result.bad_frames.extend(maps.iter().map(|map| (map.number, (0..map.frames().len() as u32).collect())));
-    };
-    let bytes = match repo.store().read(&repo.names().pack(&pack.name), limits::PACK_MAX) {
-        Ok(bytes) => bytes,
-        Err(e) => {
-            let e = Error::from(e);
-            if !e.is_damage() {
-                return Err(e);
-            }
-            result.problems.push((e.to_string(), entries));
-            all_bad(&mut result);
-            return Ok(result);
-        }
-    };
-    if let Err(e) = header::opened(&bytes) {
-        result.problems.push((e.to_string(), entries));
-    }
-    let Ok(private) = repo.private_key() else {
-        if !result.problems.is_empty() {
-            all_bad(&mut result);
-        }
-        return Ok(result);
-    };
-    // A pack whose hash is wrong may still have sound frames: each is tried by itself.
-    let key = match WholePack::open(&repo.realm(), private, &pack.name, &bytes) {
-        Ok(whole) => whole.key,
-        Err(e) => {
-            if result.problems.is_empty() {
-                result.problems.push((object_of(&e).1, entries));
-            }
-            match PackKey::open(&repo.realm(), private, &pack.name, &bytes) {
-                Ok(key) => key,
-                Err(_) => {
-                    all_bad(&mut result);
-                    return Ok(result);
-                }
-            }
-        }
-    };
-    for (map, entry) in maps.iter().zip(entries) {
-        let (problems, bad) = check_frames(repo, map, &key, &bytes, decompressor, &mut result.blobs);
-        result.problems.extend(problems.into_iter().map(|why| (why, std::slice::from_ref(entry))));
-        if !bad.is_empty() {
-            result.bad_frames.push((map.number, bad));
-        }
-    }
-    Ok(result)
-}
-
-fn check_frames(
-    repo: &Repository,
-    map: &PackMap,
-    key: &PackKey,
-    bytes: &[u8],
-    decompressor: &mut Decompressor,
-    hashed: &mut u64,
-) -> (Vec<String>, HashSet<u32>) {
-    let (mut problems, mut bad) = (Vec::new(), HashSet::new());
-    let mut of_frame: Vec<Vec<(u32, u32, BlobId)>> = vec![Vec::new(); map.frames().len()];
-    for (id, place) in map.places() {
-        if let Some(blobs) = of_frame.get_mut(place.frame as usize) {
-            blobs.push((place.at, place.len, *id));
-        }
-    }
-    for (number, ((at, frame), blobs)) in map.frames().iter().zip(of_frame).enumerate() {
-        let at = usize::try_from(*at).unwrap_or(usize::MAX);
-        let sealed = at.checked_add(frame.stored as usize).and_then(|end| bytes.get(at..end));
-        let mut sealed = sealed.unwrap_or_default().to_vec();
-        let problem = match key.frame(number as u64, frame, &mut sealed, decompressor) {
-            Err(e) => Some(e.to_string()),
-            Ok(plain) => blobs.iter().find_map(|(at, len, id)| {
-                *hashed += 1;
-                let blob = plain.get(*at as usize..(*at + *len) as usize).unwrap_or_default();
-                (repo.id_keys().blob_id(frame.kind, blob) != *id)
-                    .then(|| format!("what lies for blob {id} is something else"))
-            }),
-        };
-        if let Some(why) = problem {
-            problems.push(format!("frame {number}: {why}"));
-            bad.insert(number as u32);
-        }
-    }
-    (problems, bad)
 }

@@ -1,5 +1,8 @@
 //! Keeping a repository healthy: checking it. Changes nothing yet.
 
 mod check;
+mod packs;
+mod report;
 
-pub use check::{Damage, Depth, Report, check};
+pub use check::{Depth, check};
+pub use report::{Damage, Needed, Report};

@@ -1,6 +1,6 @@
-//! Objects that were changed, cut, swapped or lost in the store.
+//! Objects that were changed, swapped or lost in the store: what the matrix of damage does not show.
 
-use crate::support::{Place, Ran, change, noise};
+use crate::support::{Place, Ran, noise};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -109,8 +109,8 @@ fn a_lost_pack_is_named_with_the_paths_that_need_it_and_the_next_snapshot_mends_
     fs::remove_file(&two.pack).unwrap();
     let name = two.pack.file_name().unwrap().to_str().unwrap();
     let needed = two.damage(&[], name);
-    assert_eq!(needed[&two.first], serde_json::json!(["/a"]));
-    assert_eq!(needed[&two.second], serde_json::json!(["/a"]));
+    assert_eq!(needed[&two.first]["paths"], serde_json::json!(["/a"]));
+    assert_eq!(needed[&two.second]["paths"], serde_json::json!(["/a"]));
     let ran = two.place.run(&["check"]).expect_code(4);
     assert!(ran.stdout().contains(name) && ran.stdout().contains(&two.second[..8]), "{}", ran.stdout());
 
@@ -133,16 +133,6 @@ fn mended(two: &Two) {
 }
 
 #[test]
-fn a_cut_pack_is_named() {
-    let two = Two::new();
-    change(&two.pack, |bytes| bytes.truncate(1000));
-    let needed = two.damage(&[], two.pack.file_name().unwrap().to_str().unwrap());
-    assert_eq!(needed[&two.first], serde_json::json!(["/a"]));
-    two.place.run(&["restore", "latest", "--target", "out"]).expect_code(1);
-    assert_eq!(fs::read(two.place.path("out/b")).unwrap(), noise("b", 200_000));
-}
-
-#[test]
 fn a_lost_index_object_is_found_and_the_next_snapshot_mends_it() {
     let two = Two::new();
     fs::remove_file(&two.index).unwrap();
@@ -155,60 +145,18 @@ fn a_lost_index_object_is_found_and_the_next_snapshot_mends_it() {
 }
 
 #[test]
-fn a_changed_index_object_is_named_and_what_it_knew_is_stored_again() {
-    let two = Two::new();
-    change(&two.index, |bytes| bytes[100] ^= 1);
-    two.damage(&[], two.index.file_name().unwrap().to_str().unwrap());
-    // Another machine has never seen it whole.
-    let mut fresh = two.place.command_in("source", &["--cache-dir", "../fresh", "snapshot", ".", "--json"]);
-    let ran = Ran::of(&mut fresh).expect_code(0);
-    assert!(ran.json()["manifest"]["summary"]["new_bytes"].as_u64().unwrap() >= 300_000);
-    let arguments = ["--cache-dir", "fresh", "restore", "latest", "--target", "out", "--verify"];
-    let ran = two.place.run(&arguments).expect_code(0);
-    assert!(ran.stderr().contains("is damaged"), "{}", ran.stderr());
-    assert_eq!(fs::read(two.place.path("out/a")).unwrap(), noise("a", 300_000));
-}
-
-#[test]
 fn a_store_that_lists_no_index_at_all_is_an_error_and_not_an_empty_repository() {
     let two = Two::new();
     for index in two.place.objects("index") {
         fs::remove_file(index).unwrap();
     }
-    let commands: [&[&str]; 4] =
-        [&["snapshot", "source"], &["ls"], &["check"], &["restore", "latest", "--target", "out"]];
+    let commands: [&[&str]; 3] = [&["snapshot", "source"], &["ls"], &["restore", "latest", "--target", "out"]];
     for command in commands {
         let ran = two.place.run(command).expect_code(1);
         assert!(ran.stderr().contains("lists no index objects"), "{}", ran.stderr());
     }
+    // A check goes on with what this machine remembers, and names what each of them knew.
+    let needed = two.damage(&[], two.index.file_name().unwrap().to_str().unwrap());
+    assert_eq!(needed[&two.second]["paths"], serde_json::json!(["/a"]));
     assert_eq!(two.place.objects("snapshots").len(), 2);
-}
-
-#[test]
-fn a_flipped_bit_in_a_pack_is_found_when_data_is_read() {
-    let two = Two::new();
-    change(&two.pack, |bytes| {
-        let half = bytes.len() / 2;
-        bytes[half] ^= 1;
-    });
-    two.place.run(&["check"]).expect_code(0);
-    let name = two.pack.file_name().unwrap().to_str().unwrap();
-    let needed = two.damage(&["--read-data"], name);
-    assert_eq!(needed[&two.first], serde_json::json!(["/a"]), "{needed}");
-    assert_eq!(needed[&two.second], serde_json::json!(["/a"]), "{needed}");
-    let ran = two.place.run(&["restore", "latest", "--target", "out"]).expect_code(1);
-    assert!(ran.stderr().contains("/a"), "{}", ran.stderr());
-    assert_ne!(fs::read(two.place.path("out/a")).unwrap_or_default(), noise("a", 300_000));
-    assert_eq!(fs::read(two.place.path("out/b")).unwrap(), noise("b", 200_000));
-}
-
-#[test]
-fn an_object_under_another_name_is_refused() {
-    let two = Two::new();
-    let packs = two.place.objects("packs");
-    let other = packs.iter().find(|p| **p != two.pack).unwrap();
-    fs::copy(other, &two.pack).unwrap();
-    two.place.run(&["check", "--read-data"]).expect_code(4);
-    two.place.run(&["restore", "latest", "--target", "out"]).expect_code(1);
-    assert!(fs::read(two.place.path("out/a")).unwrap_or_default() != noise("a", 300_000));
 }
