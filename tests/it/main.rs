@@ -6,6 +6,7 @@ mod files;
 mod fraud;
 mod golden;
 mod keys;
+mod matrix;
 mod model;
 mod rollback;
 mod screens;

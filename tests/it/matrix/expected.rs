@@ -1,0 +1,157 @@
+//! The matrix. A row is a kind and the damages that come out alike; its columns are those of
+//! [`COMMANDS`](super::cell::COMMANDS): a snapshot by a machine that has taken some, by one that has
+//! taken none, and by a writer; restore by both machines; ls; check; check of all data.
+
+use super::cell::Outcome::{self, Fine, Found, Rests, Unread, Warned};
+use super::damage::Damage::{self, *};
+use super::damage::Kind::{self, *};
+
+/// A restore that lacks what was damaged.
+const LACKS: Outcome = Outcome::Partial(1);
+/// A listing that lacks it.
+const LISTS: Outcome = Outcome::Partial(4);
+/// An error that names the object.
+const NO: Outcome = Outcome::Refused(1);
+
+/// Nothing can be opened.
+const NOTHING: [Outcome; 8] = [NO; 8];
+/// Nobody needs it.
+const NOBODY: [Outcome; 8] = [Fine, Fine, Fine, Fine, Fine, Fine, Unread, Fine];
+/// Nobody needs it, and a check names it.
+const NAMED: [Outcome; 8] = [Fine, Fine, Fine, Fine, Fine, Fine, Found, Found];
+/// This key opens nothing any more; others do.
+const THIS_KEY: [Outcome; 8] = [NO, NO, Fine, NO, NO, NO, NO, NO];
+
+pub const EXPECTED: &[(Kind, &[Damage], [Outcome; 8])] = &[
+    (Repo, &[Missing, Truncated, Grown, Zeroed, Renamed], NOTHING),
+    (Repo, &[Bit("brace"), Bit("member"), Bit("format"), Bit("no digit")], NOTHING),
+    // Another id than it had: it only says where a machine keeps its notes.
+    (Repo, &[Bit("hex digit"), Doubled], NOBODY),
+    (Tenant, &[Missing, Truncated, Grown, Zeroed, Renamed, SwappedTenant], NOTHING),
+    (Tenant, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("id"), Bit("suite"), Bit("public key")], NOTHING),
+    (Tenant, &[Bit("verifying key"), Bit("signature"), Bit("closing hash")], NOTHING),
+    (Tenant, &[Rehashed("format"), Rehashed("public key")], NOTHING),
+    (Tenant, &[Doubled], NOBODY),
+    (Slot, &[Truncated, Grown, Zeroed, SwappedTenant, Old], THIS_KEY),
+    (
+        Slot,
+        &[Bit("format"), Bit("type"), Bit("cipher"), Bit("kind"), Bit("salt"), Bit("sealed"), Bit("tag")],
+        THIS_KEY,
+    ),
+    (Slot, &[Bit("tenant id"), Bit("closing hash"), Rehashed("format"), Rehashed("sealed")], THIS_KEY),
+    (Slot, &[Missing, Renamed], KEY_UNKNOWN),
+    (Slot, &[Swapped], THIS_KEY),
+    (Slot, &[Doubled], NAMED),
+    (OtherSlot, &[Missing, Truncated, Grown, Zeroed, Renamed, Doubled, SwappedTenant, Old], NAMED),
+    (
+        OtherSlot,
+        &[Bit("format"), Bit("type"), Bit("cipher"), Bit("kind"), Bit("salt"), Bit("sealed"), Bit("tag")],
+        NAMED,
+    ),
+    (OtherSlot, &[Bit("tenant id"), Bit("closing hash")], NAMED),
+    (OtherSlot, &[Swapped], THIS_KEY),
+    // A machine that has seen none cannot know that there was a newer one.
+    (Signers, &[Missing], [NO, Fine, NO, NO, Fine, NO, NO, NO]),
+    (Signers, &[Truncated, Grown, Zeroed, Renamed, Doubled, Swapped, SwappedTenant, Old], NOTHING),
+    (Signers, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NOTHING),
+    (Signers, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("format"), Rehashed("payload")], NOTHING),
+    (OldSigners, &[Missing, Truncated, Grown, Zeroed, Swapped, SwappedTenant, Old], NAMED),
+    (OldSigners, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NAMED),
+    (OldSigners, &[Bit("payload"), Bit("tag"), Bit("closing hash")], NAMED),
+    // It passes for the newest.
+    (OldSigners, &[Renamed, Doubled], NOTHING),
+    (Session, &[Missing], NOBODY),
+    (Session, &[Truncated, Grown, Zeroed, Renamed, Doubled, SwappedTenant], NAMED),
+    (Session, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NAMED),
+    (Session, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("format"), Rehashed("payload")], NAMED),
+    (
+        Data,
+        &[Missing, Truncated, Renamed, Swapped, SwappedTenant, Old],
+        [Warned, Warned, Warned, LACKS, LACKS, Fine, Found, Found],
+    ),
+    (Data, &[Grown], [Warned, Warned, Warned, Fine, Fine, Fine, Found, Found]),
+    (
+        Data,
+        &[
+            Zeroed,
+            Bit("format"),
+            Bit("type"),
+            Bit("cipher"),
+            Bit("encapsulated key"),
+            Bit("data key"),
+            Bit("first frame"),
+        ],
+        [Rests, Rests, Rests, LACKS, LACKS, Fine, Unread, Found],
+    ),
+    // Neither is needed to read its frames.
+    (
+        Data,
+        &[Bit("directory"), Bit("trailer"), Bit("closing hash"), Doubled],
+        [Fine, Fine, Fine, Fine, Fine, Fine, Unread, Found],
+    ),
+    (
+        Tree,
+        &[Missing, Truncated, Renamed, Swapped, SwappedTenant, Old],
+        [Warned, Warned, Warned, LACKS, LACKS, LISTS, Found, Found],
+    ),
+    (Tree, &[Grown], [Warned, Warned, Warned, Fine, Fine, Fine, Found, Found]),
+    // A machine that knows nothing reads the trees of the newest snapshot; another has no need to.
+    (
+        Tree,
+        &[
+            Zeroed,
+            Bit("format"),
+            Bit("type"),
+            Bit("cipher"),
+            Bit("encapsulated key"),
+            Bit("data key"),
+            Bit("first frame"),
+        ],
+        [Rests, Warned, Rests, LACKS, LACKS, LISTS, Found, Found],
+    ),
+    (
+        Tree,
+        &[Bit("directory"), Bit("trailer"), Bit("closing hash"), Doubled],
+        [Fine, Fine, Fine, Fine, Fine, Fine, Unread, Found],
+    ),
+    (Index, &[Missing, Renamed], [Warned, Warned, Warned, LACKS, LACKS, LISTS, Found, Found]),
+    // A machine that has read it when it was whole does not read it again.
+    (
+        Index,
+        &[Truncated, Grown, Zeroed, Swapped, SwappedTenant, Old],
+        [Rests, Warned, Rests, Fine, LACKS, Fine, Found, Found],
+    ),
+    (
+        Index,
+        &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature"), Bit("payload")],
+        [Rests, Warned, Rests, Fine, LACKS, Fine, Found, Found],
+    ),
+    (Index, &[Bit("tag"), Bit("closing hash")], [Rests, Warned, Rests, Fine, LACKS, Fine, Found, Found]),
+    (Index, &[Doubled], [Warned, Warned, Warned, Warned, Warned, Warned, Found, Found]),
+    // Only who asks for it can know of it.
+    (Snapshot, &[Missing], [Fine, Fine, Fine, Fine, Fine, Fine, Unread, Fine]),
+    (
+        Snapshot,
+        &[Truncated, Grown, Zeroed, Doubled, Swapped, SwappedTenant, Old],
+        [Fine, Warned, Fine, Warned, Warned, Warned, Found, Found],
+    ),
+    (Snapshot, &[Renamed], [Warned, Warned, Fine, Warned, Warned, Warned, Found, Found]),
+    // Its header is read by whoever compares with it.
+    (
+        Snapshot,
+        &[Bit("format"), Bit("type"), Bit("cipher"), Rehashed("format")],
+        [Warned, Warned, Fine, Warned, Warned, Warned, Found, Found],
+    ),
+    (
+        Snapshot,
+        &[Bit("encapsulated key"), Bit("data key"), Bit("signer"), Bit("payload"), Bit("tag"), Bit("closing hash")],
+        [Fine, Warned, Fine, Warned, Warned, Warned, Found, Found],
+    ),
+    (Snapshot, &[Rehashed("payload")], [Fine, Warned, Fine, Warned, Warned, Warned, Found, Found]),
+];
+
+/// As [`THIS_KEY`]: nothing tells it from a key that was never admitted.
+const KEY_UNKNOWN: [Outcome; 8] = {
+    const NO: Outcome = Outcome::Refused(12);
+    [NO, NO, Fine, NO, NO, NO, NO, NO]
+};
