@@ -62,7 +62,7 @@ impl Scene {
             let named = |t: &String| t.contains(last_part(object)) || absent.iter().any(|a| t.contains(a));
             // Nobody who has not seen an index object knows its name; what it alone knew is missing.
             let unknown = what == "removed" && object.contains("/index/");
-            let told = restored.told.iter().any(|t| named(t) || unknown && t.contains("is missing"));
+            let told = restored.told.iter().any(|t| named(t) || unknown && t.contains("no index object names"));
             assert!(told, "{what} {object} is not named: {:?}", restored.told);
         }
         restored
@@ -269,13 +269,17 @@ fn index_objects_of_an_old_time_bring_back_nothing_that_is_gone() {
     }
     for n in [FULL, WRITER] {
         let (id, manifest, warnings) = s.world.backup(&s.world.open(n), s.folder.path());
-        assert!(warnings.iter().any(|w| w.contains("not in the store")), "{warnings:?}");
+        assert!(warnings.iter().any(|w| w.contains("missing or cut short")), "{warnings:?}");
         assert_eq!(manifest.summary.read_bytes, 130_005, "nothing is taken unread");
         comes_back(&s.world, &id, &s.files, &s.folder);
     }
     comes_back(&s.world, &first, &s.files, &s.folder);
     let report = maintenance::check(&s.world.open(FULL), Depth::AllData, &Silent).unwrap();
-    assert!(report.damage.iter().all(|d| d.why.contains("missing") && d.needed_by.is_empty()), "{:?}", report.damage);
+    assert!(
+        report.damage.iter().all(|d| d.why.join("; ").contains("missing") && d.needed_by.is_empty()),
+        "{:?}",
+        report.damage
+    );
     assert!(!report.damage.is_empty());
     // An old snapshot that is put back is read again: by the new copies, but for what only it needs (the
     // folders above, if other programs changed them meanwhile), and that is told.
