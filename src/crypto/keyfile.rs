@@ -150,6 +150,33 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_written_in_groups_of_five() {
+        let text = KeyFile(Zeroizing::new([4; 32])).to_text();
+        let groups = "0G208-1040G-20810-40G20-81040-G2081-040G2-08104-0G208-1040G-25AJ0-AKC";
+        assert_eq!(*text, format!("ESTRATO-KEY-0 {groups}"));
+        // Every bit set: none of a byte may spill into the next letter.
+        let text = KeyFile(Zeroizing::new([0xff; 32])).to_text();
+        assert!(text.starts_with("ESTRATO-KEY-0 ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-Z"));
+        assert_eq!(*KeyFile::from_text(&text).unwrap().0, [0xff; 32]);
+    }
+
+    #[test]
+    fn a_recipients_letters_end_with_its_last_byte() {
+        let text = KeyFile(Zeroizing::new([4; 32])).recipient_text();
+        assert!(text.starts_with("ESTRATO-RECIPIENT-0 BPB7A-QCGCY-HK465-DPTGW-MXC23-"));
+        // 1,216 bytes and a checksum are a whole number of letters.
+        assert_eq!(normal(&text).len() - normal(RECIPIENT_PREFIX).len(), (1216 + CHECK_LEN) * 8 / 5);
+    }
+
+    #[test]
+    fn a_key_of_another_length_is_refused() {
+        for len in [0, 31, 33] {
+            let text = encode(KEY_PREFIX, &vec![1; len]);
+            assert!(KeyFile::from_text(&text).is_err_and(|e| e.0.contains("another length")), "{len}");
+        }
+    }
+
+    #[test]
     fn every_mistyped_letter_is_found() {
         let text = KeyFile(Zeroizing::new([0x5a; 32])).to_text();
         for at in KEY_PREFIX.len() + 1..text.len() {

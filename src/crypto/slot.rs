@@ -98,9 +98,8 @@ pub fn seal(holder: &Holder<'_>, bundle: &Bundle) -> Result<(SlotId, Slot)> {
             return Ok((id, slot));
         }
     };
-    let plain = bundle.encode();
-    slot.sealed.reserve_exact(plain.len() + 16);
-    slot.sealed.extend_from_slice(&plain);
+    // Sealed where it lies, and only then is the tag appended: no plaintext stays behind.
+    slot.sealed = bundle.encode().to_vec();
     Sealer::new(HEADER.cipher, &key).seal(ordinal::RECORD, &aad, &mut slot.sealed, 0);
     Ok((id, slot))
 }
@@ -184,6 +183,32 @@ mod tests {
         assert_eq!(key_file_slots(&key(3), TENANT)[1], id);
         assert!(open(&Credential::KeyFile(key(3)), TENANT, &id, &slot).unwrap() == Some(a_bundle()));
         assert!(open(&Credential::KeyFile(key(1)), TENANT, &id, &slot).unwrap().is_none());
+    }
+
+    #[test]
+    fn each_slot_is_sealed_anew() {
+        let password = SecretString::from("correct horse");
+        for holder in
+            [Holder::KeyFile(&key(1)), Holder::Password(&password), Holder::Recipient(&key(3).recipient().1)]
+        {
+            let (first, second) = (seal(&holder, &a_bundle()).unwrap(), seal(&holder, &a_bundle()).unwrap());
+            assert_ne!(first.1.salt, second.1.salt);
+            assert_ne!(first.1.sealed, second.1.sealed);
+            // A key finds its slot by name; a password's name tells nothing, and is drawn.
+            assert_eq!(first.0 == second.0, !matches!(holder, Holder::Password(_)));
+        }
+    }
+
+    #[test]
+    fn a_slot_that_holds_another_tenants_keys_is_damaged() {
+        let holder = key(1);
+        let (id, mut slot) = seal(&Holder::KeyFile(&holder), &a_bundle()).unwrap();
+        let foreign = Bundle { tenant: TenantId([9; 16]), ..a_bundle() };
+        slot.sealed = foreign.encode().to_vec();
+        let aad = aad(TENANT, &id);
+        Sealer::new(HEADER.cipher, &salted(&holder.0, &slot.salt)).seal(ordinal::RECORD, &aad, &mut slot.sealed, 0);
+        let opened = open(&Credential::KeyFile(holder), TENANT, &id, &slot);
+        assert!(opened.is_err_and(|e| e.to_string().contains("another tenant")));
     }
 
     #[test]
