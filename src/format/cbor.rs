@@ -239,6 +239,104 @@ fn written(result: Result<(), minicbor::encode::Error<std::convert::Infallible>>
 mod tests {
     use super::*;
 
+    /// Reads the one field of a record.
+    fn read<T>(record: &Record, value: impl FnOnce(&mut Fields<'_>) -> Result<T, Malformed>) -> Result<T, Malformed> {
+        let bytes = record.finish();
+        let mut f = Fields::begin(Decoder::new(&bytes))?;
+        assert_eq!(f.next(&[1])?, Some(1));
+        let value = value(&mut f)?;
+        assert_eq!(f.next(&[1])?, None);
+        assert!(!f.unknown());
+        finished(&f.end())?;
+        Ok(value)
+    }
+
+    #[test]
+    fn records_are_laid_out_as_the_page_says() {
+        let mut r = Record::new();
+        r.u64(0, 7).bytes(1, b"ab").text(2, "c").time(24, Timestamp { seconds: -1, nanos: 256 });
+        r.list(25, &[b"d", b"e"]).raw(200, &[0xf5]);
+        let expected = [
+            &[0xa6][..],
+            &[0x00, 0x07],
+            &[0x01, 0x42, b'a', b'b'],
+            &[0x02, 0x61, b'c'],
+            &[0x18, 24, 0x82, 0x20, 0x19, 1, 0],
+            &[0x18, 25, 0x82, 0x41, b'd', 0x41, b'e'],
+            &[0x18, 200, 0xf5],
+        ]
+        .concat();
+        assert_eq!(r.finish(), expected);
+        let mut behind = vec![9];
+        r.write_to(&mut behind);
+        assert_eq!(behind, [&[9][..], &expected].concat());
+    }
+
+    #[test]
+    fn a_wiped_record_holds_nothing() {
+        let mut r = Record::new();
+        r.bytes(1, b"secret");
+        r.wipe();
+        assert!(r.body.is_empty());
+    }
+
+    #[test]
+    fn bytes_and_texts_end_at_their_bound() {
+        let (mut bytes, mut text) = (Record::new(), Record::new());
+        bytes.bytes(1, b"four");
+        text.text(1, "four");
+        for (max, fits) in [(0, false), (3, false), (4, true), (5, true)] {
+            assert_eq!(read(&bytes, |f| f.bytes(max)).ok(), fits.then(|| b"four".to_vec()), "{max}");
+            assert_eq!(read(&text, |f| f.text(max)).ok(), fits.then(|| "four".to_owned()), "{max}");
+        }
+        assert_eq!(read(&bytes, |f| f.array::<4>()).unwrap(), *b"four");
+        assert!(read(&bytes, |f| f.array::<3>()).is_err() && read(&bytes, |f| f.array::<5>()).is_err());
+    }
+
+    #[test]
+    fn an_array_is_no_longer_than_its_bound_and_its_bytes() {
+        for (max, fits) in [(2, false), (3, true), (4, true)] {
+            let counted = count(&mut Decoder::new(&[0x83, 1, 2, 3]), max);
+            assert_eq!(counted.ok(), fits.then_some(3), "{max}");
+        }
+        assert!(count(&mut Decoder::new(&[0x83, 1, 2]), 9).is_err(), "an element takes a byte at least");
+        assert!(count(&mut Decoder::new(&[0x9f, 1, 0xff]), 9).is_err(), "without a length");
+        assert_eq!(count(&mut Decoder::new(&[0x80]), 0).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_time_has_two_parts_and_less_than_a_second_of_nanoseconds() {
+        for (nanos, good) in [(0, true), (999_999_999, true), (1_000_000_000, false), (u32::MAX, false)] {
+            let time = Timestamp { seconds: i64::MIN, nanos };
+            let mut r = Record::new();
+            r.time(1, time);
+            assert_eq!(read(&r, |f| f.time()).ok(), good.then_some(time));
+        }
+        for parts in [&[0x80][..], &[0x81, 5], &[0x83, 5, 6, 7]] {
+            let mut r = Record::new();
+            r.raw(1, parts);
+            assert!(read(&r, |f| f.time()).is_err(), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_should_be_alone_is() {
+        assert!(finished(&Decoder::new(&[])).is_ok());
+        assert!(finished(&Decoder::new(&[0])).is_err());
+    }
+
+    #[test]
+    fn a_field_is_critical_from_128_on() {
+        for (key, skipped) in [(127, true), (128, false), (u64::MAX, false)] {
+            let mut r = Record::new();
+            r.u64(key, 1);
+            let bytes = r.finish();
+            let mut f = Fields::begin(Decoder::new(&bytes)).unwrap();
+            assert_eq!(f.next(&[]).ok(), skipped.then_some(None), "{key}");
+            assert_eq!(f.unknown(), skipped, "{key}");
+        }
+    }
+
     #[test]
     fn skips_unknown_fields_but_not_critical_ones() {
         let mut r = Record::new();

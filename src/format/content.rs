@@ -144,6 +144,68 @@ mod tests {
         }
     }
 
+    fn extents(count: usize) -> Vec<Extent> {
+        vec![Extent { id: Some(BlobId([1; 32])), len: 2 }; count]
+    }
+
+    #[test]
+    fn only_what_is_unusual_is_written() {
+        let empty = Content::default();
+        assert_eq!(empty.encode(), [0xa2, 1, 0x40, 2, 0x80]);
+        assert_eq!(Content { level: 1, ..empty }.encode(), [0xa3, 0, 1, 1, 0x40, 2, 0x80]);
+        let hole = Content { level: 0, extents: vec![Extent { id: None, len: 3 }] };
+        assert_eq!(hole.encode(), [&[0xa2, 1, 0x58, 32][..], &[0; 32], &[2, 0x81, 3]].concat());
+    }
+
+    #[test]
+    fn lists_are_as_deep_and_as_long_as_the_bounds_say() {
+        for (level, good) in [(1, true), (limits::LIST_LEVELS_MAX, true), (limits::LIST_LEVELS_MAX + 1, false)] {
+            let list = Content { level, extents: extents(3) };
+            assert_eq!(Content::decode(&list.encode()).ok(), good.then_some(list), "{level}");
+        }
+        for (count, good) in [(limits::LIST_MAX, true), (limits::LIST_MAX + 1, false)] {
+            let list = Content { level: 0, extents: extents(count) };
+            assert_eq!(Content::decode(&list.encode()).ok(), good.then_some(list), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_lists_has_no_holes() {
+        let mut list = Content { level: 0, extents: extents(2) };
+        list.extents[1].id = None;
+        assert_eq!(Content::decode(&list.encode()).unwrap(), list);
+        list.level = 1;
+        assert!(Content::decode(&list.encode()).is_err());
+    }
+
+    #[test]
+    fn ids_and_lengths_are_as_many() {
+        for (ids, lens) in [(0, 1), (1, 0), (2, 1), (1, 2)] {
+            let mut r = Record::new();
+            r.bytes(1, &vec![7; ids * BlobId::LEN]);
+            r.put(2, |e| {
+                e.array(lens)?;
+                (0..lens).try_for_each(|_| e.u64(5)?.ok())
+            });
+            assert!(Content::decode(&r.finish()).is_err(), "{ids} {lens}");
+        }
+        for part in [1, 31, 33] {
+            let mut r = Record::new();
+            r.bytes(1, &vec![7; part]).raw(2, if part > 32 { &[0x81, 5] } else { &[0x80] });
+            assert!(Content::decode(&r.finish()).is_err(), "{part} bytes of ids");
+        }
+    }
+
+    #[test]
+    fn a_content_is_as_long_as_its_extents() {
+        let content = Content { level: 0, extents: extents(3) };
+        assert_eq!((content.len(), content.is_empty()), (6, false));
+        assert_eq!((Content::default().len(), Content::default().is_empty()), (0, true));
+        let longest = Extent { id: Some(BlobId([1; 32])), len: u64::MAX };
+        let content = Content { level: 0, extents: vec![longest] };
+        assert_eq!(Content::decode(&content.encode()).unwrap().len(), u64::MAX);
+    }
+
     #[test]
     fn refuses_lengths_that_overflow() {
         let extent = Extent { id: Some(BlobId([1; 32])), len: u64::MAX };

@@ -181,6 +181,44 @@ mod tests {
     const HEADER: Header = Header { object: ObjectType::Pack, cipher: Cipher::Aes256Gcm };
 
     #[test]
+    fn every_type_and_cipher_has_its_number() {
+        use ObjectType::*;
+        let types = [Pack, Index, Snapshot, Session, Signers, Slot, Tenant, Plan, Tombstone, Damage, Hold];
+        for (number, object) in (1..).zip(types) {
+            for (cipher, byte) in [(Cipher::Aes256Gcm, 1), (Cipher::ChaCha20Poly1305, 2)] {
+                let header = Header { object, cipher };
+                assert_eq!(header.encode(), [b'e', b's', b't', b'r', 0, number, byte, 0]);
+                assert_eq!(Header::decode(&header.encode(), "x").unwrap(), header);
+            }
+        }
+        for (at, byte) in [(5, 0), (5, 12), (6, 0), (6, 3), (7, 1)] {
+            let mut bytes = HEADER.encode();
+            bytes[at] = byte;
+            assert!(matches!(Header::decode(&bytes, "x"), Err(Error::Damaged { .. })), "byte {at} is {byte}");
+        }
+    }
+
+    #[test]
+    fn ciphers_are_called_by_their_usual_names() {
+        assert_eq!(Cipher::Aes256Gcm.name(), "aes-256-gcm");
+        assert_eq!(Cipher::ChaCha20Poly1305.name(), "chacha20-poly1305");
+    }
+
+    #[test]
+    fn ordinals_beside_frames_count_down_from_the_last() {
+        assert_eq!(ordinal::RECORD, 0);
+        assert_eq!([ordinal::DIRECTORY, ordinal::TRAILER, ordinal::DATA_KEY].map(|n| n.wrapping_neg()), [1, 2, 3]);
+    }
+
+    #[test]
+    fn associated_data_binds_type_cipher_tenant_ordinal_and_name() {
+        let header = Header { object: ObjectType::Slot, cipher: Cipher::ChaCha20Poly1305 };
+        let expected = [&b"estrato"[..], &[0, 6, 2], &[9; 16], &[2, 1, 0, 0, 0, 0, 0, 0], b"name"].concat();
+        assert_eq!(associated_data(header, TenantId([9; 16]), 0x0102, Some("name")), expected);
+        assert_eq!(associated_data(header, TenantId([9; 16]), 0x0102, None), expected[..34]);
+    }
+
+    #[test]
     fn header_and_back() {
         assert_eq!(Header::decode(&HEADER.encode(), "x").unwrap(), HEADER);
     }

@@ -156,6 +156,49 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_are_empty_are_left_out() {
+        assert_eq!(IndexObject::default().encode(), [0xa1, 0, 0x80]);
+        let bytes = IndexObject { packs: Vec::new(), ..object(0) }.encode();
+        let list = |key: u8, id: u8| [&[key, 0x81, 0x58, 32][..], &[id; 32]].concat();
+        assert_eq!(bytes, [vec![0xa3, 0, 0x80], list(1, 4), list(2, 5)].concat());
+    }
+
+    #[test]
+    fn a_packs_size_is_within_its_frames_and_the_bound() {
+        let end = object(1).packs[0].directory.frames_end();
+        for (size, good) in [(end - 1, false), (end, true), (limits::PACK_MAX, true), (limits::PACK_MAX + 1, false)] {
+            let mut o = object(1);
+            o.packs[0].size = size;
+            assert_eq!(IndexObject::decode(&o.encode()).ok(), good.then_some(o), "{size}");
+        }
+    }
+
+    #[test]
+    fn an_entry_without_a_name_or_directory_is_refused() {
+        let whole = &object(1).packs[0];
+        let mut directory = Vec::new();
+        whole.directory.write_to(&mut directory, true);
+        for (name, with_directory, good) in [(true, true, true), (false, true, false), (true, false, false)] {
+            let mut r = Record::new();
+            if name {
+                r.bytes(0, whole.name.as_bytes());
+            }
+            r.u64(1, whole.size);
+            if with_directory {
+                r.raw(2, &directory);
+            }
+            assert_eq!(PackEntry::read(&mut Decoder::new(&r.finish())).is_ok(), good, "{name} {with_directory}");
+        }
+    }
+
+    #[test]
+    fn a_packs_blobs_are_those_of_all_its_frames() {
+        let mut entry = object(1).packs.remove(0);
+        entry.directory.frames.push(entry.directory.frames[0].clone());
+        assert_eq!(entry.blobs(), 4);
+    }
+
+    #[test]
     fn a_pack_smaller_than_its_frames_is_refused() {
         let mut o = object(1);
         o.packs[0].size = 100;

@@ -414,6 +414,89 @@ mod tests {
     }
 
     #[test]
+    fn roles_and_kinds_are_called_as_the_manual_does() {
+        assert_eq!([Role::Writer, Role::Full].map(Role::name), ["writer", "full"]);
+        let kinds = [SlotKind::KeyFile, SlotKind::Password, SlotKind::Recipient];
+        assert_eq!(kinds.map(SlotKind::name), ["key file", "password", "recipient"]);
+        for (number, kind) in (0..).zip(kinds) {
+            assert_eq!((kind as u8, SlotKind::from_byte(number)), (number, Ok(kind)));
+        }
+        assert!(SlotKind::from_byte(3).is_err());
+        assert_eq!([Role::from_byte(0), Role::from_byte(1)], [Ok(Role::Writer), Ok(Role::Full)]);
+        assert!(Role::from_byte(2).is_err());
+    }
+
+    #[test]
+    fn a_new_password_costs_64_mib() {
+        assert_eq!(STRETCH, Stretch { memory: 65_536, passes: 3, lanes: 4 });
+        let bytes = Slot { sealed: vec![0; 2], ..slot(STRETCH) }.encode();
+        let expected = [
+            &[0xa5, 0, 1, 1, 0x58, 32][..],
+            &[1; 32],
+            &[2, 0x83, 0x1a, 0, 1, 0, 0, 3, 4],
+            &[4, 0x42, 0, 0],
+            &[5, 0x50],
+            &[1; 16],
+        ];
+        assert_eq!(bytes, expected.concat());
+    }
+
+    #[test]
+    fn argon_parameters_are_taken_up_to_their_bounds() {
+        let (memory, passes, lanes) = (limits::ARGON_MEMORY_MAX, limits::ARGON_PASSES_MAX, limits::ARGON_LANES_MAX);
+        let cases = [
+            ((memory, passes, lanes), true),
+            ((memory + 1, 1, 1), false),
+            ((8, passes + 1, 1), false),
+            ((memory, 1, lanes + 1), false),
+            ((8, 1, 1), true),
+            ((7, 1, 1), false),
+            ((16, 1, 2), true),
+            ((15, 1, 2), false),
+            ((8, 0, 1), false),
+            ((8, 1, 0), false),
+        ];
+        for ((memory, passes, lanes), good) in cases {
+            let slot = slot(Stretch { memory, passes, lanes });
+            assert_eq!(Slot::decode(&slot.encode()).ok(), good.then_some(slot), "{memory} {passes} {lanes}");
+        }
+        for parts in [&[0x82, 8, 1][..], &[0x84, 8, 1, 1, 1]] {
+            let mut r = Record::new();
+            r.u64(0, 1).bytes(1, &[1; 32]).raw(2, parts).bytes(4, &[9]).bytes(5, &[1; 16]);
+            assert!(Slot::decode(&r.finish()).is_err(), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_password_is_stretched_and_only_a_recipient_has_a_key_encapsulated() {
+        for kind in [SlotKind::KeyFile, SlotKind::Password, SlotKind::Recipient] {
+            for stretch in [None, Some(STRETCH)] {
+                let slot = Slot { kind, stretch, encapsulated: vec![8; 1120], ..slot(STRETCH) };
+                let good = stretch.is_some() == (kind == SlotKind::Password);
+                assert_eq!(Slot::decode(&slot.encode()).ok(), good.then_some(slot), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_signers_with_fields_of_a_newer_program_is_refused() {
+        let mut r = Record::new();
+        r.u64(0, 3).raw(1, &[0x80]);
+        assert_eq!(SignerList::decode(&r.finish()).unwrap(), SignerList { version: 3, signers: Vec::new() });
+        r.u64(2, 1);
+        assert!(SignerList::decode(&r.finish()).is_err(), "it would be written again without them");
+    }
+
+    #[test]
+    fn signer_and_signature_stand_in_front_of_the_payload() {
+        let bytes = [&[1; 32][..], &[2; 64], b"payload"].concat();
+        let signed = Signed::decode(&bytes).unwrap();
+        assert_eq!((signed.signer.0, signed.signature, signed.payload), ([1; 32], [2; 64], &b"payload"[..]));
+        assert!(Signed::decode(&bytes[..Signed::OVERHEAD]).is_ok_and(|s| s.payload.is_empty()));
+        assert!(Signed::decode(&bytes[..Signed::OVERHEAD - 1]).is_err());
+    }
+
+    #[test]
     fn absurd_argon_parameters_are_refused() {
         for (memory, passes, lanes) in
             [(u32::MAX, 3, 4), (65536, u32::MAX, 4), (65536, 3, u32::MAX), (0, 3, 4), (65536, 0, 4), (65536, 3, 0)]
@@ -426,6 +509,8 @@ mod tests {
     #[test]
     fn a_full_bundle_needs_the_private_keys() {
         let half = Bundle { private_key: None, ..bundle(Role::Full) };
+        assert!(Bundle::decode(&half.encode()).is_err());
+        let half = Bundle { tenant_seed: None, ..bundle(Role::Full) };
         assert!(Bundle::decode(&half.encode()).is_err());
     }
 

@@ -274,6 +274,119 @@ mod tests {
         }
     }
 
+    /// One whose every field has a value of its own.
+    fn whole() -> Manifest {
+        let time = |seconds| Timestamp { seconds, nanos: 1 };
+        let tally = |n| Tally { entries: n, bytes: n + 1 };
+        Manifest {
+            time: time(1),
+            started: time(2),
+            ended: time(3),
+            host: "host".into(),
+            user: "user".into(),
+            paths: vec![b"path".to_vec()],
+            source: vec![b"/source".to_vec()],
+            source_kind: SourceKind::Command,
+            tags: vec!["tag".into()],
+            kind: SnapshotKind::Differential,
+            base: Some(SnapshotId([4; 16])),
+            root: Content { level: 2, extents: Vec::new() },
+            summary: Summary {
+                total: tally(10),
+                added: tally(20),
+                changed: tally(30),
+                removed: tally(40),
+                unreadable: 50,
+                read_bytes: 60,
+                new_bytes: 70,
+                stored_bytes: 80,
+            },
+            program: "program".into(),
+            chain: [5; 16],
+            counter: 6,
+            previous: Some(SnapshotId([7; 16])),
+        }
+    }
+
+    #[test]
+    fn every_field_comes_back() {
+        assert_eq!(Manifest::decode(&whole().encode()).unwrap(), whole());
+        for source_kind in [SourceKind::Files, SourceKind::Stdin, SourceKind::Command] {
+            let m = Manifest { source_kind, ..whole() };
+            assert_eq!(Manifest::decode(&m.encode()).unwrap(), m);
+        }
+    }
+
+    #[test]
+    fn a_time_and_a_root_are_needed_and_nothing_else() {
+        for (time, root) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut r = Record::new();
+            if time {
+                r.time(0, whole().time);
+            }
+            if root {
+                r.raw(11, &Content::default().encode());
+            }
+            let expected = (time && root).then(|| Manifest { time: whole().time, ..Manifest::empty() });
+            assert_eq!(Manifest::decode(&r.finish()).ok(), expected, "{time} {root}");
+        }
+    }
+
+    #[test]
+    fn a_longer_summary_is_read_as_far_as_it_is_known() {
+        for len in [0u64, 2, 12, 13, 64, 65] {
+            let mut r = Record::new();
+            r.time(0, whole().time).raw(11, &Content::default().encode());
+            r.put(12, |e| {
+                e.array(len)?;
+                (1..=len).try_for_each(|n| e.u64(n)?.ok())
+            });
+            let summary = Manifest::decode(&r.finish()).map(|m| m.summary);
+            let Ok(summary) = summary else {
+                assert_eq!(len, 65);
+                continue;
+            };
+            assert_eq!(summary.total, if len == 0 { Tally::default() } else { Tally { entries: 1, bytes: 2 } });
+            assert_eq!(summary.stored_bytes, if len < 12 { 0 } else { 12 });
+        }
+    }
+
+    #[test]
+    fn kinds_are_called_as_the_manual_does() {
+        let kinds = [SnapshotKind::Full, SnapshotKind::Incremental, SnapshotKind::Differential];
+        assert_eq!(kinds.map(SnapshotKind::name), ["full", "incremental", "differential"]);
+    }
+
+    #[test]
+    fn unknown_kinds_are_refused() {
+        for key in [7, 9] {
+            for (number, good) in [(0, true), (2, true), (3, false)] {
+                let mut r = Record::new();
+                r.time(0, whole().time).u64(key, number);
+                r.raw(11, &Content::default().encode());
+                assert_eq!(Manifest::decode(&r.finish()).is_ok(), good, "{key} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn paths_and_texts_end_at_their_bound() {
+        let m = |paths: usize, path: usize, text: usize| Manifest {
+            paths: vec![vec![b'a'; path]; paths],
+            tags: vec!["a".repeat(text); paths],
+            ..whole()
+        };
+        for (paths, path, text, good) in [
+            (LIST_MAX, 1, 1, true),
+            (LIST_MAX + 1, 1, 1, false),
+            (1, limits::LINK_MAX, TEXT_MAX, true),
+            (1, limits::LINK_MAX + 1, 1, false),
+            (1, 1, TEXT_MAX + 1, false),
+        ] {
+            assert_eq!(Manifest::decode(&m(paths, path, text).encode()).is_ok(), good, "{paths} {path} {text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn there_and_back(m in manifest()) {

@@ -121,6 +121,46 @@ mod tests {
     use super::*;
 
     #[test]
+    fn objects_lie_where_the_page_says() {
+        let names = TenantNames::new("clinic").unwrap();
+        let (long, short) = ("ab".repeat(32), "cd".repeat(16));
+        let snapshot = SnapshotId([0xcd; 16]);
+        assert_eq!((REPO, TENANTS, names.name()), ("repo.json", "tenants", "clinic"));
+        for (name, expected) in [
+            (names.tenant(), "tenant".into()),
+            (names.keys(), "keys".into()),
+            (names.slot(&SlotId([0xcd; 16])), format!("keys/{short}")),
+            (names.signers(12), "keys/signers.00000012".into()),
+            (names.signers(123_456_789), "keys/signers.123456789".into()),
+            (names.packs(), "packs".into()),
+            (names.pack(&PackName([0xab; 32])), format!("packs/ab/{long}")),
+            (names.indexes(), "index".into()),
+            (names.index(&IndexName([0xab; 32])), format!("index/{long}")),
+            (names.snapshots(), "snapshots".into()),
+            (names.snapshot(&snapshot), format!("snapshots/{short}")),
+            (names.sessions(), "sessions".into()),
+            (names.session(&snapshot), format!("sessions/{short}")),
+            (names.plans(), "prune".into()),
+            (names.plan(7), "prune/00000007".into()),
+        ] {
+            assert_eq!(name, format!("tenants/clinic/{expected}"));
+            assert_eq!(Some(last_part(&name)), name.rsplit_once('/').map(|(_, last)| last));
+        }
+        assert_eq!(last_part("repo.json"), "repo.json");
+    }
+
+    #[test]
+    fn a_tenants_name_is_at_most_64_letters() {
+        assert!(TenantNames::new(&"a".repeat(64)).is_ok());
+        for good in ["0", "a", "a.b_c-9", "9-"] {
+            assert_eq!(TenantNames::new(good).unwrap().name(), good);
+        }
+        for bad in [".a", "_a", "a/", "aB", "a\0"] {
+            assert!(TenantNames::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn tenant_names_stay_in_their_folder() {
         for bad in ["", ".", "..", "a/b", "A", "é", "-a", "a b", &"a".repeat(65)] {
             assert!(TenantNames::new(bad).is_err(), "{bad:?}");

@@ -307,6 +307,120 @@ mod tests {
         }
     }
 
+    /// One whose every field has a value of its own.
+    fn whole(kind: Kind) -> Node {
+        let time = |seconds| Timestamp { seconds, nanos: 1 };
+        Node {
+            name: b"name".to_vec(),
+            kind,
+            mode: 0o7654,
+            uid: 1,
+            gid: 2,
+            user: "user".into(),
+            group: "group".into(),
+            mtime: time(3),
+            ctime: time(4),
+            inode: 5,
+            device: 6,
+            links: 7,
+            size: 8,
+            content: Content { level: 0, extents: vec![Extent { id: Some(BlobId([9; 32])), len: 8 }] },
+            target: b"target".to_vec(),
+            rdev: (10, 11),
+            xattrs: vec![(b"user.a".to_vec(), b"b".to_vec()), (b"user.c".to_vec(), Vec::new())],
+        }
+    }
+
+    #[test]
+    fn every_field_comes_back() {
+        use Kind::*;
+        for (number, kind) in (0..).zip([File, Dir, Symlink, Fifo, Socket, CharDevice, BlockDevice]) {
+            assert_eq!((kind as u8, Kind::from_byte(number)), (number, Some(kind)));
+            assert_eq!(decode_segment(&segment(&[whole(kind)])).unwrap(), [whole(kind)]);
+        }
+        assert_eq!(Kind::from_byte(7), None);
+    }
+
+    #[test]
+    fn only_what_is_unusual_is_written() {
+        let mut bytes = Vec::new();
+        Node::new("a", Kind::Dir).write_to(&mut bytes);
+        let times = [7, 0x82, 0, 0, 8, 0x82, 0, 0];
+        assert_eq!(
+            bytes,
+            [&[0xa9, 0, 0x41, b'a', 1, 1, 2, 0x19, 0x01, 0xed, 3, 0, 4, 0][..], &times, &[9, 0, 10, 0]].concat()
+        );
+        // Half of a device number is unusual, too.
+        for rdev in [(0, 1), (1, 0)] {
+            let device = Node { rdev, ..Node::new("a", Kind::CharDevice) };
+            assert_eq!(decode_segment(&segment(std::slice::from_ref(&device))).unwrap(), [device]);
+        }
+    }
+
+    #[test]
+    fn an_entry_has_its_mode_bits_and_no_others() {
+        let node = Node { mode: 0o170_644, ..Node::new("a", Kind::Dir) };
+        assert_eq!(decode_segment(&segment(&[node])).unwrap()[0].mode, 0o644);
+    }
+
+    #[test]
+    fn names_and_targets_end_at_their_bound() {
+        let long = Node::new(vec![b'a'; 255], Kind::Dir);
+        assert_eq!(decode_segment(&segment(std::slice::from_ref(&long))).unwrap(), [long]);
+        assert!(check_name(&[b'a'; 255]).is_ok() && check_name(&[b'a'; 256]).is_err());
+        for (target, good) in [(limits::LINK_MAX, true), (limits::LINK_MAX + 1, false)] {
+            let link = Node { target: vec![b'a'; target], ..Node::new("a", Kind::Symlink) };
+            assert_eq!(decode_segment(&segment(&[link])).is_ok(), good, "{target}");
+        }
+    }
+
+    #[test]
+    fn names_that_only_look_like_the_folder_are_names() {
+        for good in [&b"..."[..], b".a", b"a.", b"a\\b", b"\xff", b" "] {
+            assert!(check_name(good).is_ok(), "{good:?}");
+        }
+        for bad in [&b""[..], b".", b"..", b"/", b"a/b", b"a\0", b"\0"] {
+            assert!(check_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_named_and_no_larger_in_all_than_a_file_can_have() {
+        let half = limits::XATTR_TOTAL_MAX / 2;
+        let attribute = |name: &str, len| (name.as_bytes().to_vec(), vec![0; len]);
+        for (xattrs, good) in [
+            (vec![attribute("a", half - 1), attribute("b", half - 1)], true),
+            (vec![attribute("a", half - 1), attribute("b", half)], false),
+            (vec![attribute("a", limits::XATTR_TOTAL_MAX - 1)], true),
+            (vec![attribute("a", limits::XATTR_TOTAL_MAX)], false),
+            (vec![attribute("", 1)], false),
+            (vec![attribute("a\0", 1)], false),
+            (vec![attribute(&"a".repeat(255), 1)], true),
+            (vec![attribute(&"a".repeat(256), 1)], false),
+        ] {
+            let node = Node { xattrs, ..Node::new("a", Kind::Dir) };
+            let decoded = decode_segment(&segment(std::slice::from_ref(&node)));
+            let lens: Vec<_> = node.xattrs.iter().map(|(n, v)| (n.len(), v.len())).collect();
+            assert_eq!(decoded.ok(), good.then(|| vec![node]), "{lens:?}");
+        }
+    }
+
+    #[test]
+    fn attributes_and_device_numbers_come_in_pairs() {
+        for (key, value, good) in [
+            (15, &[0x82, 1, 2][..], true),
+            (15, &[0x81, 1], false),
+            (15, &[0x83, 1, 2, 3], false),
+            (16, &[0x82, 0x41, b'a', 0x40], true),
+            (16, &[0x81, 0x41, b'a'], false),
+            (16, &[0x83, 0x41, b'a', 0x40, 0x41, b'b'], false),
+        ] {
+            let mut r = Record::new();
+            r.bytes(0, b"a").u64(1, 1).raw(key, value);
+            assert_eq!(decode_segment(&encode_segment(1, &r.finish())).is_ok(), good, "{key} {value:?}");
+        }
+    }
+
     #[test]
     fn names_that_leave_the_folder_are_refused() {
         for bad in [&b""[..], b".", b"..", b"a/b", b"a\0", &[b'a'; 256]] {
@@ -326,5 +440,7 @@ mod tests {
     fn a_file_that_claims_another_size_is_refused() {
         let file = Node { size: 5, ..Node::new("a", Kind::File) };
         assert!(decode_segment(&segment(&[file])).is_err());
+        let folder = Node { size: 5, ..Node::new("a", Kind::Dir) };
+        assert!(decode_segment(&segment(&[folder])).is_ok(), "a folder's is the file system's own");
     }
 }

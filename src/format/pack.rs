@@ -325,6 +325,129 @@ mod tests {
     }
 
     #[test]
+    fn a_packs_parts_have_the_lengths_of_the_page() {
+        assert_eq!((SEALED_KEY_LEN, FRAMES_AT), (1168, 1176));
+        assert_eq!((TRAILER_LEN, TAIL_LEN), (32, 64));
+    }
+
+    #[test]
+    fn kinds_lie_in_their_class_of_pack() {
+        let kinds = [BlobKind::Chunk, BlobKind::Tree, BlobKind::List];
+        assert_eq!(kinds.map(BlobKind::class), [StorageClass::Data, StorageClass::Trees, StorageClass::Trees]);
+        for (number, kind) in (0..).zip(kinds) {
+            assert_eq!((kind as u8, BlobKind::from_byte(number)), (number, Some(kind)));
+            let frame = Frame { kind, ..directory(false).frames.remove(0) };
+            for class in [StorageClass::Data, StorageClass::Trees] {
+                let d = Directory { class, frames: vec![frame.clone()] };
+                assert_eq!(Directory::decode(&bytes(&d, false)).ok(), (class == kind.class()).then_some(d));
+            }
+        }
+        assert_eq!(BlobKind::from_byte(3), None);
+    }
+
+    #[test]
+    fn only_what_is_unusual_is_written() {
+        let plain = [0xa4, 0, 0x19, 0x01, 0xf4, 1, 1, 2, 0, 5, 0x82, 0x18, 100, 0x18, 200];
+        let mut d = directory(false);
+        d.frames.truncate(1);
+        assert_eq!(bytes(&d, false), [&[0xa2, 0, 0, 1, 0x81][..], &plain].concat());
+        assert_eq!(d.frames[0].plain_len(), 300);
+    }
+
+    /// A directory of one frame, changed.
+    fn of_one(ids: bool, change: impl FnOnce(&mut Frame)) -> Directory {
+        let mut d = directory(ids);
+        d.frames.truncate(1);
+        change(&mut d.frames[0]);
+        d
+    }
+
+    /// Expects one frame to be read, or not to be.
+    #[track_caller]
+    fn expect(good: bool, change: impl FnOnce(&mut Frame)) {
+        let d = of_one(false, change);
+        assert_eq!(Directory::decode(&bytes(&d, false)).ok(), good.then_some(d));
+    }
+
+    #[test]
+    fn frames_are_as_large_as_the_bounds_say() {
+        let stored = u32::try_from(limits::FRAME_STORED_MAX).unwrap();
+        let plain = u32::try_from(limits::FRAME_PLAIN_MAX).unwrap();
+        expect(true, |f| f.stored = stored);
+        expect(false, |f| f.stored = stored + 1);
+        expect(true, |f| f.stored = 16);
+        expect(false, |f| f.stored = 15);
+        expect(true, |f| f.lens = vec![plain - 1, 1]);
+        expect(false, |f| f.lens = vec![plain, 1]);
+        expect(true, |f| f.lens = Vec::new());
+    }
+
+    #[test]
+    fn a_raw_frame_is_as_long_as_its_blobs_and_a_tag() {
+        for (stored, good) in [(315, false), (316, true), (317, false)] {
+            expect(good, |f| (f.codec, f.stored) = (Codec::Raw, stored));
+        }
+    }
+
+    #[test]
+    fn a_frame_has_bases_if_and_only_if_it_has_depth() {
+        let base = BlobId([1; 32]);
+        expect(true, |f| (f.depth, f.bases) = (1, vec![base]));
+        expect(true, |f| (f.depth, f.bases) = (255, vec![base; limits::FRAME_BASES_MAX]));
+        expect(false, |f| (f.depth, f.bases) = (1, vec![base; limits::FRAME_BASES_MAX + 1]));
+        expect(false, |f| (f.depth, f.bases) = (1, Vec::new()));
+        // This writer leaves bases out where there is no depth; another may not.
+        let mut r = Record::new();
+        r.u64(0, 16).u64(1, 1).bytes(4, &base.0).raw(5, &[0x80]);
+        assert!(Frame::read(&mut Decoder::new(&r.finish()), false).is_err());
+    }
+
+    #[test]
+    fn a_frame_of_an_index_has_an_id_for_every_blob() {
+        for (lens, ids, good) in [
+            (2, 2, true),
+            (2, 1, false),
+            (1, 2, false),
+            (limits::FRAME_BLOBS_MAX, limits::FRAME_BLOBS_MAX, true),
+            (limits::FRAME_BLOBS_MAX + 1, limits::FRAME_BLOBS_MAX + 1, false),
+        ] {
+            let d = of_one(true, |f| (f.lens, f.ids) = (vec![3; lens], vec![BlobId([2; 32]); ids]));
+            let decoded = Directory::read(&mut Decoder::new(&bytes(&d, true)), true);
+            assert_eq!(decoded.ok(), good.then_some(d), "{lens} {ids}");
+        }
+        let d = of_one(true, |f| f.ids.clear());
+        assert!(Directory::read(&mut Decoder::new(&bytes(&d, false)), true).is_err());
+        assert!(Directory::decode(&bytes(&d, false)).is_ok());
+        assert!(split(&[1; 33]).is_err() && split(&[1; 31]).is_err());
+        assert_eq!(split(&[1; 64]).unwrap(), [BlobId([1; 32]); 2]);
+    }
+
+    #[test]
+    fn a_pack_has_no_more_blobs_than_its_bound() {
+        let full = of_one(false, |f| f.lens = vec![1; limits::FRAME_BLOBS_MAX]).frames.remove(0);
+        let mut d = directory(false);
+        d.frames = vec![full; limits::PACK_BLOBS_MAX / limits::FRAME_BLOBS_MAX];
+        assert!(Directory::decode(&bytes(&d, false)).is_ok_and(|read| read == d));
+        d.frames.push(of_one(false, |f| f.lens = vec![1]).frames.remove(0));
+        assert!(Directory::decode(&bytes(&d, false)).is_err_and(|e| e.0.contains("too many blobs")));
+    }
+
+    #[test]
+    fn a_trailers_lengths_end_at_their_bound() {
+        for (directory, parity, good) in [
+            (0, 0, true),
+            (limits::DIRECTORY_MAX as u64, limits::PACK_MAX, true),
+            (limits::DIRECTORY_MAX as u64 + 1, 0, false),
+            (0, limits::PACK_MAX + 1, false),
+        ] {
+            let trailer = Trailer { directory, parity };
+            assert_eq!(Trailer::decode(&trailer.encode()).ok(), good.then_some(trailer), "{directory} {parity}");
+        }
+        assert_eq!(Trailer { directory: 1, parity: 2 }.encode(), [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(Trailer::decode(&[0; 15]).is_err() && Trailer::decode(&[0; 17]).is_err());
+    }
+
+    #[test]
     fn offsets_add_up() {
         let d = directory(false);
         let at: Vec<u64> = d.offsets().map(|(at, _)| at).collect();

@@ -263,6 +263,49 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_needs_an_id_a_key_and_the_one_suite() {
+        let record = |id: bool, suite: u64, verifying: bool| {
+            let mut r = Record::new();
+            if id {
+                r.bytes(0, &[1; 16]);
+            }
+            r.u64(1, suite).bytes(2, &[2; 1216]);
+            if verifying {
+                r.bytes(3, &[3; 32]);
+            }
+            TenantRecord::decode(&r.finish()).ok()
+        };
+        assert_eq!(record(true, 1, true), Some(tenant()));
+        for (id, suite, verifying) in [(true, 0, true), (true, 2, true), (false, 1, true), (true, 1, false)] {
+            assert_eq!(record(id, suite, verifying), None, "{id} {suite} {verifying}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_in_force_until_it_says_that_it_is_done() {
+        let mut r = Record::new();
+        r.u64(0, 9);
+        assert_eq!(Plan::decode(&r.finish()).unwrap(), Plan { number: 9, ..Plan::default() });
+        for (done, expected) in [(0, false), (1, true), (2, true)] {
+            let mut r = Record::new();
+            r.u64(0, 9).u64(4, done);
+            assert_eq!(Plan::decode(&r.finish()).unwrap().done, expected, "{done}");
+        }
+    }
+
+    #[test]
+    fn texts_end_at_their_bound() {
+        for (len, good) in [(4096, true), (4097, false)] {
+            let session = SessionRecord { host: "h".repeat(len), ..session() };
+            assert_eq!(SessionRecord::decode(&session.encode()).is_ok(), good, "{len}");
+        }
+        for (len, good) in [(255, true), (256, false)] {
+            let grave = Tombstone { why: "w".repeat(len), ..tombstone() };
+            assert_eq!(Tombstone::decode(&grave.encode()).is_ok(), good, "{len}");
+        }
+    }
+
+    #[test]
     fn a_newer_repository_is_said_to_be_newer() {
         let newer = br#"{"estrato": 1, "repository": "00000000000000000000000000000000", "more": []}"#;
         assert!(matches!(RepoRecord::decode(newer, "repo.json"), Err(Error::Newer { found: 1, .. })));
