@@ -12,8 +12,6 @@ use minicbor::encode::Encoder;
 /// From this key on, a reader that does not know a key must refuse the record.
 pub const CRITICAL: u64 = 128;
 
-type Parse<T> = Result<T, Malformed>;
-
 impl From<minicbor::decode::Error> for Malformed {
     fn from(e: minicbor::decode::Error) -> Self {
         Malformed(format!("not the expected CBOR: {e}"))
@@ -30,13 +28,13 @@ pub struct Fields<'b> {
 
 impl<'b> Fields<'b> {
     /// Starts on the map that begins at `d`.
-    pub fn begin(mut d: Decoder<'b>) -> Parse<Self> {
+    pub fn begin(mut d: Decoder<'b>) -> Result<Self, Malformed> {
         let left = d.map()?.ok_or_else(|| Malformed::new("a map without a length"))?;
         Ok(Self { d, left, last: None, unknown: false })
     }
 
     /// Moves to the next field that `known` names, skipping what it may; `None` at the end.
-    pub fn next(&mut self, known: &[u64]) -> Parse<Option<u64>> {
+    pub fn next(&mut self, known: &[u64]) -> Result<Option<u64>, Malformed> {
         while self.left > 0 {
             self.left -= 1;
             let key = self.d.u64()?;
@@ -72,17 +70,17 @@ impl<'b> Fields<'b> {
     }
 
     /// Bytes of exactly this length.
-    pub fn array<const N: usize>(&mut self) -> Parse<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         exact(&mut self.d)
     }
 
     /// Bytes no longer than `max`.
-    pub fn bytes(&mut self, max: usize) -> Parse<Vec<u8>> {
+    pub fn bytes(&mut self, max: usize) -> Result<Vec<u8>, Malformed> {
         bounded(&mut self.d, max)
     }
 
     /// Text no longer than `max` bytes.
-    pub fn text(&mut self, max: usize) -> Parse<String> {
+    pub fn text(&mut self, max: usize) -> Result<String, Malformed> {
         let text = self.d.str()?;
         if text.len() > max {
             return Err(Malformed(format!("a text of {} bytes, at most {max} expected", text.len())));
@@ -91,7 +89,7 @@ impl<'b> Fields<'b> {
     }
 
     /// A moment: seconds and nanoseconds.
-    pub fn time(&mut self) -> Parse<Timestamp> {
+    pub fn time(&mut self) -> Result<Timestamp, Malformed> {
         if self.count(2)? != 2 {
             return Err(Malformed::new("a time without two parts"));
         }
@@ -103,19 +101,19 @@ impl<'b> Fields<'b> {
     }
 
     /// The length of the array that begins here, no larger than `max`.
-    pub fn count(&mut self, max: usize) -> Parse<usize> {
+    pub fn count(&mut self, max: usize) -> Result<usize, Malformed> {
         count(&mut self.d, max)
     }
 }
 
 /// Bytes of exactly this length.
-pub fn exact<const N: usize>(d: &mut Decoder<'_>) -> Parse<[u8; N]> {
+pub fn exact<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> {
     let bytes = d.bytes()?;
     bytes.try_into().map_err(|_| Malformed(format!("{} bytes, {N} expected", bytes.len())))
 }
 
 /// Bytes no longer than `max`.
-pub fn bounded(d: &mut Decoder<'_>, max: usize) -> Parse<Vec<u8>> {
+pub fn bounded(d: &mut Decoder<'_>, max: usize) -> Result<Vec<u8>, Malformed> {
     let bytes = d.bytes()?;
     if bytes.len() > max {
         return Err(Malformed(format!("{} bytes, at most {max} expected", bytes.len())));
@@ -124,7 +122,7 @@ pub fn bounded(d: &mut Decoder<'_>, max: usize) -> Parse<Vec<u8>> {
 }
 
 /// An array's length, no larger than `max` and than the bytes that could hold it.
-pub fn count(d: &mut Decoder<'_>, max: usize) -> Parse<usize> {
+pub fn count(d: &mut Decoder<'_>, max: usize) -> Result<usize, Malformed> {
     let n = d.array()?.ok_or_else(|| Malformed::new("an array without a length"))?;
     let left = d.input().len().saturating_sub(d.position());
     match usize::try_from(n) {
@@ -134,7 +132,7 @@ pub fn count(d: &mut Decoder<'_>, max: usize) -> Parse<usize> {
 }
 
 /// Refuses bytes behind a record that should be alone.
-pub fn finished(d: &Decoder<'_>) -> Parse<()> {
+pub fn finished(d: &Decoder<'_>) -> Result<(), Malformed> {
     if d.position() != d.input().len() {
         return Err(Malformed::new("bytes behind the record"));
     }
