@@ -118,10 +118,10 @@ fn with_distinct_digits() -> Ground {
     loop {
         let ground = Ground::new();
         let repo = ground.open(FULL);
-        let signers = repo.signers().signers.iter();
-        let ids: HashSet<String> =
-            signers.flat_map(|s| [s.slot.to_string(), s.id.to_string()]).map(|id| id[..4].to_owned()).collect();
-        if ids.len() == 4 {
+        let signers = &repo.signers().signers;
+        assert_eq!(signers.len(), 2);
+        let ids = signers.iter().flat_map(|s| [s.slot.to_string(), s.id.to_string()]);
+        if ids.map(|id| id[..4].to_owned()).collect::<HashSet<String>>().len() == 4 {
             return ground;
         }
     }
