@@ -4,6 +4,7 @@ mod bad_input;
 mod faults;
 mod files;
 mod fraud;
+mod fuzz;
 mod golden;
 mod journal;
 mod keys;

@@ -1,0 +1,90 @@
+//! The fuzz targets without the fuzzer: every seed and every file of their corpora, and what the
+//! fuzzers have found.
+
+#[path = "../../fuzz/src/lib.rs"]
+mod targets;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use targets::{TARGETS, Target};
+
+/// Bounds of a corpus in the tree.
+const FILES_MAX: usize = 60;
+const BYTES_MAX: usize = 200 * 1024;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+fn names(folder: &Path, ending: &str) -> BTreeSet<String> {
+    let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_suffix(ending).map(str::to_owned)).collect()
+}
+
+fn target(name: &str) -> &'static Target {
+    TARGETS.iter().find(|t| t.name == name).unwrap()
+}
+
+/// Runs a target's seeds, which it must take, and its corpus, which it must survive. `fuzz/run` has
+/// the seeds written to a folder, for the fuzzer to begin with.
+fn replay(name: &str) {
+    let target = target(name);
+    let kept = std::env::var_os("ESTRATO_FUZZ_SEEDS").map(|folder| Path::new(&folder).join(name));
+    for (seed, bytes) in (target.seeds)() {
+        assert!((target.run)(&bytes), "{name} refuses its seed {seed}");
+        if let Some(folder) = &kept {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(seed), bytes).unwrap();
+        }
+    }
+    let folder = fuzz().join("corpus").join(name);
+    let files = names(&folder, "");
+    let inputs: Vec<Vec<u8>> = files.iter().map(|file| fs::read(folder.join(file)).unwrap()).collect();
+    let bytes: usize = inputs.iter().map(Vec::len).sum();
+    assert!((1..=FILES_MAX).contains(&files.len()) && bytes <= BYTES_MAX, "{} files, {bytes} bytes", files.len());
+    let taken = inputs.iter().filter(|input| (target.run)(input)).count();
+    assert!(taken > 0, "{name} refuses all of its corpus");
+}
+
+#[test]
+fn every_target_has_a_program_and_a_corpus() {
+    let targets: BTreeSet<String> = TARGETS.iter().map(|t| t.name.to_owned()).collect();
+    assert_eq!(names(&fuzz().join("corpus"), ""), targets);
+    assert_eq!(names(&fuzz().join("fuzz_targets"), ".rs"), targets);
+}
+
+#[test]
+fn records_survive_their_corpus() {
+    replay("records");
+}
+
+#[test]
+fn trees_survive_their_corpus() {
+    replay("trees");
+}
+
+#[test]
+fn packs_survive_their_corpus() {
+    replay("packs");
+}
+
+#[test]
+fn the_index_survives_its_corpus() {
+    replay("index");
+}
+
+#[test]
+fn cuts_survive_their_corpus() {
+    replay("chunker");
+}
+
+#[test]
+fn the_walker_survives_its_corpus() {
+    replay("walker");
+}
+
+#[test]
+fn the_planner_survives_its_corpus() {
+    replay("planner");
+}
