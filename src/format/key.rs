@@ -331,6 +331,9 @@ fn read_signer(d: &mut Decoder<'_>) -> Result<Signer, Malformed> {
             _ => s.removed = Some(f.time()?),
         }
     }
+    if f.unknown() {
+        return Err(Malformed::new("a signer with fields of a newer program"));
+    }
     *d = f.end();
     Ok(s)
 }
@@ -504,6 +507,28 @@ mod tests {
             let bytes = slot(Stretch { memory, passes, lanes }).encode();
             assert!(Slot::decode(&bytes).is_err(), "{memory} {passes} {lanes}");
         }
+    }
+
+    #[test]
+    fn signers_with_fields_of_a_newer_program_are_refused() {
+        let list_of = |signer: &Record, more: Option<u64>| {
+            let mut r = Record::new();
+            r.u64(0, 1).put(1, |e| {
+                e.array(1)?;
+                e.writer_mut().extend_from_slice(&signer.finish());
+                Ok(())
+            });
+            if let Some(key) = more {
+                r.u64(key, 1);
+            }
+            r.finish()
+        };
+        let (mut known, mut newer) = (Record::new(), Record::new());
+        known.bytes(0, &[1; 32]).u64(1, 1);
+        newer.bytes(0, &[1; 32]).u64(1, 1).text(9, "until Friday");
+        assert!(SignerList::decode(&list_of(&known, None)).is_ok());
+        assert!(SignerList::decode(&list_of(&known, Some(9))).is_err(), "in the list");
+        assert!(SignerList::decode(&list_of(&newer, None)).is_err(), "in a signer");
     }
 
     #[test]
