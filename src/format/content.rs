@@ -98,8 +98,13 @@ impl Content {
         if extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len)).is_none() {
             return Err(Malformed::new("a content list longer than any file"));
         }
-        if level > 0 && extents.iter().any(|e| e.id.is_none()) {
-            return Err(Malformed::new("a hole among content lists"));
+        // Lists may name one another's parts again and again: a few of them could make a stream of any
+        // number of extents that never grows.
+        if extents.iter().any(|e| e.len == 0) {
+            return Err(Malformed::new("a content list with a part that holds nothing"));
+        }
+        if level > 0 && (extents.is_empty() || extents.iter().any(|e| e.id.is_none())) {
+            return Err(Malformed::new("a content list of holes, or of nothing"));
         }
         Ok(Self { level, extents })
     }
@@ -119,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn content() -> impl Strategy<Value = Content> {
-        let extent = (any::<Option<[u8; 32]>>(), 0u64..1 << 40)
+        let extent = (any::<Option<[u8; 32]>>(), 1u64..1 << 40)
             .prop_map(|(id, len)| Extent { id: id.filter(|id| *id != HOLE).map(BlobId), len });
         proptest::collection::vec(extent, 0..100).prop_map(|extents| Content { level: 0, extents })
     }
@@ -204,6 +209,18 @@ mod tests {
         let longest = Extent { id: Some(BlobId([1; 32])), len: u64::MAX };
         let content = Content { level: 0, extents: vec![longest] };
         assert_eq!(Content::decode(&content.encode()).unwrap().len(), u64::MAX);
+    }
+
+    #[test]
+    fn lists_of_nothing_are_refused() {
+        for level in [0, 3] {
+            let nothing = Extent { id: Some(BlobId([1; 32])), len: 0 };
+            let content = Content { level, extents: vec![nothing; 3] };
+            assert!(Content::decode(&content.encode()).is_err(), "parts that hold nothing, level {level}");
+        }
+        assert!(Content::decode(&Content { level: 0, extents: vec![Extent { id: None, len: 0 }] }.encode()).is_err());
+        assert!(Content::decode(&Content { level: 1, extents: Vec::new() }.encode()).is_err());
+        assert_eq!(Content::decode(&Content::default().encode()).unwrap(), Content::default(), "an empty stream");
     }
 
     #[test]

@@ -268,7 +268,7 @@ mod tests {
             inode in any::<u64>(), links in 1u64..9, rdev in any::<(u32, u32)>(),
             target in proptest::collection::vec(1u8.., 0..50),
             xattrs in proptest::collection::vec(("user\\.[a-z]{1,8}", proptest::collection::vec(any::<u8>(), 0..50)), 0..4),
-            len in 0u64..1 << 50,
+            len in 1u64..1 << 50,
         ) -> Node {
             let content = Content { level: 0, extents: vec![Extent { id: Some(BlobId([7; 32])), len }] };
             Node {
