@@ -74,9 +74,14 @@ impl<'r> Folder<'r> {
             return Err(Error::damaged("a tree", "a hole stands where a segment should be"));
         };
         let bytes = self.repo.blob(BlobKind::Tree, &id)?;
+        if bytes.len() as u64 != extent.len {
+            return Err(Error::damaged(format!("tree {id}"), "it has another length than its folder says"));
+        }
         let nodes = decode_segment(&bytes).map_err(|e| e.of(format!("tree {id}")))?;
-        // Names ascend across segments too: none can stand twice in a folder.
-        if nodes.first().is_some_and(|first| !self.last.is_empty() && first.name <= self.last) {
+        // Names ascend across segments too: none can stand twice in a folder. Damage does not do that,
+        // so what follows is no folder any more.
+        if nodes.is_empty() || nodes.first().is_some_and(|first| !self.last.is_empty() && first.name <= self.last) {
+            self.segments.open.clear();
             return Err(Error::damaged(format!("tree {id}"), "its entries do not follow those before"));
         }
         if let Some(last) = nodes.last() {

@@ -88,3 +88,11 @@ fn the_walker_survives_its_corpus() {
 fn the_planner_survives_its_corpus() {
     replay("planner");
 }
+
+// ---- what was found ----
+
+#[test]
+fn a_folder_whose_segments_repeat_comes_to_an_end() {
+    let walked = targets::walker::walked(&targets::hostile::input(0, &targets::walker::repeated())).unwrap();
+    assert!(walked.is_whole() && walked.entries == 1 && walked.errors == 1, "{walked:?}");
+}
