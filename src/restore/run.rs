@@ -61,13 +61,14 @@ pub struct Outcome {
 impl Outcome {
     fn count(&mut self, size: u64) {
         self.entries += 1;
-        self.bytes += size;
+        // A sparse file may claim any size.
+        self.bytes = self.bytes.saturating_add(size);
     }
 
     /// What was planned, and counted, was not made after all.
     fn uncount(&mut self, size: u64) {
         self.entries -= 1;
-        self.bytes -= size;
+        self.bytes = self.bytes.saturating_sub(size);
     }
 
     pub(super) fn fail(&mut self, what: impl Into<String>) {
@@ -341,8 +342,8 @@ impl<'r> Restore<'r> {
             self.firsts.insert(inode, (Arc::clone(folder), node.name.clone()));
         }
         if node.kind == Kind::File {
-            self.outcome.unchanged_bytes +=
-                self.round.add(self.repo, folder, node, &self.owners, &mut self.outcome.warnings)?;
+            let there = self.round.add(self.repo, folder, node, &self.owners, &mut self.outcome.warnings)?;
+            self.outcome.unchanged_bytes = self.outcome.unchanged_bytes.saturating_add(there);
             return Ok(());
         }
         folder.make(&node)?;

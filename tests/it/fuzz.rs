@@ -96,3 +96,10 @@ fn a_folder_whose_segments_repeat_comes_to_an_end() {
     let walked = targets::walker::walked(&targets::hostile::input(0, &targets::walker::repeated())).unwrap();
     assert!(walked.is_whole() && walked.entries == 1 && walked.errors == 1, "{walked:?}");
 }
+
+#[test]
+fn sizes_that_no_sum_holds_are_restored_and_told() {
+    use targets::planner::{DRY_RUN, VERIFY, giants, run};
+    assert!(run(&targets::hostile::input(DRY_RUN, &giants())), "counted");
+    assert!(!run(&targets::hostile::input(VERIFY, &giants())), "no file system has room for them");
+}
