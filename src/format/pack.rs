@@ -164,7 +164,10 @@ impl Frame {
             "a frame that claims too much plaintext"
         } else if self.codec == Codec::Raw && plain + TAG_LEN as u64 != u64::from(self.stored) {
             "a raw frame whose sizes differ"
-        } else if with_ids && self.ids.len() != self.lens.len() {
+        } else if self.lens.is_empty() {
+            // Three bytes would become a hundred in memory, and an index object holds many.
+            "a frame without blobs"
+        } else if self.ids.len() != if with_ids { self.lens.len() } else { 0 } {
             "a frame with other numbers of ids and lengths"
         } else if (self.depth > 0) == self.bases.is_empty() {
             "a frame whose depth and bases do not fit"
@@ -456,13 +459,21 @@ mod tests {
     }
 
     #[test]
+    fn a_packs_own_directory_holds_no_ids() {
+        assert!(Directory::decode(&bytes(&directory(true), true)).is_err());
+        let without = bytes(&directory(false), false);
+        assert!(Directory::read(&mut Decoder::new(&without), true).is_err());
+    }
+
+    #[test]
     fn impossible_frames_are_refused() {
-        let broken: [fn(&mut Frame); 5] = [
+        let broken: [fn(&mut Frame); 6] = [
             |f| f.stored = u32::MAX,
             |f| f.lens = vec![u32::MAX, 1],
             |f| f.codec = Codec::Raw,
             |f| f.depth = 1,
             |f| f.kind = BlobKind::Tree,
+            |f| f.lens = Vec::new(),
         ];
         for (n, breaks) in broken.into_iter().enumerate() {
             let mut d = directory(false);
