@@ -41,6 +41,10 @@ pub const INDEX_OBJECT_MAX: u64 = 64 * 1024 * 1024;
 /// An index object's plaintext, after decompression, bytes.
 pub const INDEX_PLAIN_MAX: usize = 128 * 1024 * 1024;
 
+/// How far back a reader of the index lets zstd look: 8 MiB, as RFC 8878 asks of every decoder. The
+/// levels that are written look back 2 MiB.
+pub const INDEX_WINDOW_LOG_MAX: u32 = 23;
+
 /// `repo.json`, bytes.
 pub const REPO_OBJECT_MAX: u64 = 64 * 1024;
 /// Any small record (tenant, slot, session, plan header), bytes.

@@ -6,6 +6,7 @@ use crate::error::Malformed;
 use crate::id::{IndexName, PackName};
 use crate::limits;
 use minicbor::decode::Decoder;
+use std::io::Read as _;
 
 /// A pack and its directory, ids included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,26 @@ impl IndexObject {
     }
 }
 
+/// What one zstd frame holds: an index object's payload, or an entry as it is kept on this machine.
+///
+/// What the frame claims to hold, and how far back it claims to look, is not believed: memory grows
+/// with what is really there, up to [`limits::INDEX_PLAIN_MAX`].
+///
+/// # Errors
+/// If it does not decode, holds more, or looks back further than [`limits::INDEX_WINDOW_LOG_MAX`].
+pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let failed = |e: std::io::Error| Malformed(format!("does not decompress: {e}"));
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?;
+    decoder.window_log_max(limits::INDEX_WINDOW_LOG_MAX).map_err(failed)?;
+    let max = limits::INDEX_PLAIN_MAX as u64;
+    let mut plain = Vec::with_capacity(packed.len().saturating_mul(2));
+    decoder.take(max + 1).read_to_end(&mut plain).map_err(failed)?;
+    if plain.len() as u64 > max {
+        return Err(Malformed(format!("decompresses to more than {max} bytes")));
+    }
+    Ok(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +174,29 @@ mod tests {
             bytes[at] ^= 1 << bit;
             let _ = IndexObject::decode(&bytes);
         }
+    }
+
+    /// A zstd frame whose header claims 128 MiB, and which ends there.
+    const CLAIMS: [u8; 12] = [0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0x00, 0x00, 0x00, 0x08, 0x01, 0x00, 0x00];
+
+    #[test]
+    fn what_a_compressed_frame_claims_is_not_believed() {
+        assert_eq!(zstd::zstd_safe::get_frame_content_size(&CLAIMS).ok().flatten(), Some(128 << 20));
+        let e = unpack(&CLAIMS).unwrap_err();
+        assert!(e.0.contains("memory"), "refused for the window that it wants, before it is made: {e}");
+        let cut_short = &zstd::bulk::compress(&vec![7; 1 << 20], 1).unwrap()[..20];
+        assert!(unpack(cut_short).is_err());
+    }
+
+    #[test]
+    fn compressed_records_come_back_at_any_size() {
+        for (len, level) in [(0, 1), (10, 1), (100_000, 3), (5_000_000, 1), (5_000_000, 3)] {
+            let mut plain = vec![0; len];
+            blake3::Hasher::new().finalize_xof().fill(&mut plain[..len / 2]);
+            assert_eq!(unpack(&zstd::bulk::compress(&plain, level).unwrap()).unwrap(), plain, "{len} at {level}");
+        }
+        let bomb = zstd::bulk::compress(&vec![0; limits::INDEX_PLAIN_MAX + 1], 1).unwrap();
+        assert!(unpack(&bomb).unwrap_err().0.contains("more than"));
     }
 
     #[test]

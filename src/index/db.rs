@@ -7,10 +7,9 @@
 //! whole id.
 
 use crate::error::{Error, Malformed, Result};
-use crate::format::index::{IndexObject, PackEntry};
+use crate::format::index::{IndexObject, PackEntry, unpack};
 use crate::id::{BlobId, IndexName, PackName, SignerId};
 use crate::index::{EntryNumber, KnownObject, KnownPack};
-use crate::limits;
 use minicbor::decode::Decoder;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use std::collections::HashSet;
@@ -56,9 +55,7 @@ fn entry_of(row: &[u8]) -> Result<PackEntry, Malformed> {
     if blake3::hash(packed).as_bytes()[..16] != hash[..] {
         return Err(Malformed::new("an entry whose hash does not match"));
     }
-    let plain = zstd::bulk::decompress(packed, limits::INDEX_PLAIN_MAX)
-        .map_err(|e| Malformed(format!("an entry that does not decode: {e}")))?;
-    PackEntry::read(&mut Decoder::new(&plain))
+    PackEntry::read(&mut Decoder::new(&unpack(packed)?))
 }
 
 impl Db {

@@ -3,7 +3,7 @@
 use super::Repository;
 use crate::error::{Error, Malformed, Result};
 use crate::format::header::ObjectType;
-use crate::format::index::IndexObject;
+use crate::format::index::{self, IndexObject};
 use crate::format::names::last_part;
 use crate::id::{IndexName, PackName, SignerId};
 use crate::index::EntryNumber;
@@ -119,8 +119,5 @@ impl Repository {
 }
 
 fn decode_payload(payload: &[u8]) -> Result<IndexObject, Malformed> {
-    let plain = zstd::bulk::Decompressor::upper_bound(payload).unwrap_or(limits::INDEX_PLAIN_MAX);
-    let plain = zstd::bulk::decompress(payload, plain.min(limits::INDEX_PLAIN_MAX))
-        .map_err(|e| Malformed(format!("does not decompress: {e}")))?;
-    IndexObject::decode(&plain)
+    IndexObject::decode(&index::unpack(payload)?)
 }
