@@ -4,6 +4,8 @@
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 
+use estrato::format::content::Content;
+use estrato::format::node::{Kind, Node};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,6 +97,19 @@ fn the_planner_survives_its_corpus() {
 fn a_folder_whose_segments_repeat_comes_to_an_end() {
     let walked = targets::walker::walked(&targets::hostile::input(0, &targets::walker::repeated())).unwrap();
     assert!(walked.is_whole() && walked.entries == 1 && walked.errors == 1, "{walked:?}");
+}
+
+#[test]
+fn a_segment_of_another_length_than_its_folder_says_is_damage() {
+    use targets::hostile::{Item, input};
+    let segment = targets::trees::encode(&[Node::new("a", Kind::Dir)]);
+    for (more, entries, errors) in [(0, 1, 0), (1, 0, 1)] {
+        let extents = vec![targets::walker::extent(0, segment.len() + more)];
+        let list = Content { level: 0, extents }.encode();
+        let walked =
+            targets::walker::walked(&input(0, &[(Item::Tree, segment.clone()), (Item::List, list)])).unwrap();
+        assert_eq!((walked.entries, walked.errors), (entries, errors));
+    }
 }
 
 #[test]
