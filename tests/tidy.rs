@@ -306,7 +306,7 @@ impl File {
 
 struct Project {
     src: Vec<File>,
-    /// Those of `tests` and `benches`.
+    /// Those of `tests`, `benches` and the fuzz targets.
     beside: Vec<File>,
     page: String,
 }
@@ -335,7 +335,8 @@ impl Project {
             out
         };
         let page = std::fs::read_to_string(root.join(PAGE)).unwrap_or_default();
-        Self { src: files(&["src"]), beside: files(&["tests", "benches"]), page }
+        let beside = files(&["tests", "benches", "fuzz/src", "fuzz/fuzz_targets"]);
+        Self { src: files(&["src"]), beside, page }
     }
 
     fn all(&self) -> impl Iterator<Item = &File> {
