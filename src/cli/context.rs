@@ -11,6 +11,7 @@ use crate::crypto::slot::Credential;
 use crate::error::{Error, Result};
 use crate::format::header::Cipher;
 use crate::limits;
+use crate::monitor::{Event, Monitor as _};
 use crate::repo::{Access, Repository, Secret};
 use crate::store::{self, Store};
 use secrecy::SecretString;
@@ -131,19 +132,26 @@ impl Context {
     /// Opens the repository for the tenant.
     pub fn open(&self) -> Result<Repository> {
         // Where there is no repository, no key helps: say that first.
-        crate::repo::repository_id(&*self.store()?)?;
-        self.open_with(self.credential()?)
+        match crate::repo::repository_id(&*self.store()?) {
+            Err(e @ (Error::NoRepository { .. } | Error::Newer { .. } | Error::Store(_))) => Err(e),
+            _ => self.open_with(self.credential()?),
+        }
     }
 
     /// The same, with this key.
     pub fn open_with(&self, credential: Credential) -> Result<Repository> {
-        Repository::open(Access {
+        let repo = Repository::open(Access {
             store: self.store()?,
             clock: Arc::clone(&self.clock),
             tenant: self.global.tenant.clone(),
             credential,
             cache: Some(self.cache()?),
-        })
+        })?;
+        for damaged in repo.salvaged() {
+            let text = format!("{damaged}; what is there can be read, and nothing is written");
+            self.progress.event(Event::Warning(text));
+        }
+        Ok(repo)
     }
 
     /// The options that lead to this repository and key again, for a command that is printed.

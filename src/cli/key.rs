@@ -18,6 +18,7 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<ExitCode> {
         KeyCommand::Add { role, label, secret, recipient } => {
             let mut repo = context.open()?;
             // Refused before a key is written that would open nothing.
+            repo.writable()?;
             repo.private_key().map_err(|_| Error::NotAllowed { what: "admit keys" })?;
             let new_file = secret.new_key_file.clone();
             let secret = match (context.new_secret(&secret)?, recipient) {

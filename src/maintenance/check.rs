@@ -108,6 +108,9 @@ impl Check<'_> {
     /// Slots, every version of the list of signers, and sessions.
     fn keys(&mut self) -> Result<()> {
         self.phase("keys", None)?;
+        for problem in self.repo.salvaged() {
+            self.note(problem);
+        }
         for problem in self.repo.check_keys()?.iter().chain(&self.repo.check_sessions()?) {
             self.note(problem);
         }

@@ -122,6 +122,16 @@ pub(super) fn list_keys(store: &dyn Store, names: &TenantNames) -> Result<(Vec<S
     Ok((slots, newest))
 }
 
+/// The versions of the list of signers that there are, ascending.
+pub(super) fn list_versions(store: &dyn Store, names: &TenantNames) -> Result<Vec<u64>> {
+    let listed = store.list(&names.keys())?;
+    let version = |name: &str| last_part(name).strip_prefix("signers.")?.parse().ok();
+    let mut versions: Vec<u64> =
+        listed.iter().filter_map(|o| version(&o.name).filter(|version| names.signers(*version) == o.name)).collect();
+    versions.sort_unstable();
+    Ok(versions)
+}
+
 /// Publishes a version of the list; the tenant's own key signs.
 pub(super) fn write_signers(
     store: &dyn Store,

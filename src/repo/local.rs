@@ -46,6 +46,29 @@ impl LocalFolder {
         Ok(Self(Some(folder)))
     }
 
+    /// The repository in which this machine has met a tenant: `named` if it was that one, or else
+    /// another, where the store names a wrong one or none.
+    pub(super) fn repository_of(
+        root: Option<&Path>,
+        tenant: TenantId,
+        named: Option<RepositoryId>,
+    ) -> Option<RepositoryId> {
+        let root = root?;
+        let met = |id: &RepositoryId| root.join(id.to_string()).join(tenant.to_string()).exists();
+        if named.is_some_and(|id| met(&id)) {
+            return named;
+        }
+        let folders = std::fs::read_dir(root).ok()?;
+        folders.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(met)
+    }
+
+    /// True if this machine has seen a newer list of signers of the same tenant.
+    pub(super) fn is_rollback(&self, verifying: SignerId, signers: u64) -> bool {
+        let bytes = self.path().and_then(|folder| std::fs::read(folder.join(SEEN)).ok());
+        let seen = bytes.and_then(|bytes| serde_json::from_slice::<Seen>(&bytes).ok());
+        seen.is_some_and(|seen| seen.verifying == verifying.to_string() && seen.signers > signers)
+    }
+
     /// The folder, if anything is kept.
     pub fn path(&self) -> Option<&Path> {
         self.0.as_deref()
@@ -143,6 +166,19 @@ pub(super) fn write_replacing(path: &Path, bytes: &[u8]) -> std::io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_is_known_again_whatever_the_repository_is_called() {
+        let root = tempfile::tempdir().unwrap();
+        let (one, other) = (RepositoryId([1; 16]), RepositoryId([2; 16]));
+        let of = |named| LocalFolder::repository_of(Some(root.path()), TenantId([7; 16]), named);
+        assert_eq!(of(Some(one)), None);
+        LocalFolder::new(Some(root.path()), one, "t", TenantId([7; 16])).unwrap();
+        assert_eq!((of(None), of(Some(one)), of(Some(other))), (Some(one), Some(one), Some(one)));
+        LocalFolder::new(Some(root.path()), other, "t", TenantId([8; 16])).unwrap();
+        assert_eq!(of(Some(other)), Some(one), "another tenant was met there");
+        assert_eq!(LocalFolder::repository_of(None, TenantId([7; 16]), Some(one)), None);
+    }
 
     #[test]
     fn a_rollback_and_a_forgery_are_told() {

@@ -10,6 +10,7 @@ mod keys;
 mod local;
 mod met;
 mod open;
+mod salvage;
 mod session;
 mod snapshots;
 mod sync;
@@ -68,6 +69,8 @@ pub struct Repository {
     index: Index,
     local: LocalFolder,
     chunker: Chunker,
+    /// What is damaged of it; where anything is, it is only read.
+    salvaged: Vec<Error>,
     frames: FrameCache,
     /// Kept so that keys can be admitted.
     id_key: KeyBytes,
@@ -167,6 +170,7 @@ impl Repository {
     }
 
     fn tenant_signing(&self, what: &'static str) -> Result<&Signing> {
+        self.writable()?;
         self.full.as_ref().map(|f| &f.tenant_signing).ok_or(Error::NotAllowed { what })
     }
 

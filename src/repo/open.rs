@@ -3,7 +3,7 @@
 
 use super::create::{decode_tenant, repository_id};
 use super::met::Meeting;
-use super::{FrameCache, FullKeys, LocalFolder, Repository, keys};
+use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::crypto::aead::KeyBytes;
@@ -17,7 +17,7 @@ use crate::format::header::Cipher;
 use crate::format::key::{Bundle, Signer, SignerList, SlotKind};
 use crate::format::names::TenantNames;
 use crate::format::records::TenantRecord;
-use crate::id::{SignerId, SlotId};
+use crate::id::{RepositoryId, SignerId, SlotId, TenantId};
 use crate::index::Index;
 use crate::limits;
 use crate::store::Store;
@@ -48,26 +48,28 @@ impl Repository {
     pub fn open(access: Access) -> Result<Self> {
         let Access { store, clock, tenant, credential, cache } = access;
         let names = TenantNames::new(&tenant)?;
-        let id = repository_id(&*store)?;
-        let (cipher, record) = read_tenant(&*store, &names)?;
-        let (slot_id, kind, bundle) = find_slot(&*store, &names, &record, &credential)?;
-        if bundle.tenant_verifying != record.verifying {
-            return Err(Error::damaged(names.tenant(), "it is not the record that this key's tenant signed"));
-        }
+        let mut salvaged = Vec::new();
+        let named = match repository_id(&*store) {
+            Err(e) if salvage::is_possible(&e) => {
+                salvaged.push(e);
+                None
+            }
+            other => Some(other?),
+        };
+        let Tenant { cipher, record, unlocked, public, full } =
+            open_tenant(&*store, &names, &credential, &mut salvaged)?;
+        let Unlocked { slot: slot_id, kind, bundle } = unlocked;
         let tenant_verifying = SignerId(record.verifying);
-        let public = PublicKey::from_bytes(&record.public_key).map_err(|e| e.of(names.tenant()))?;
         let keys = IdKeys::new(&bundle.id_key);
-        let full = full_keys(&bundle, &public, &names)?;
+        let (id, local) = open_local(cache.clone(), &tenant, record.id, named, &mut salvaged)?;
         let meeting = Meeting {
             place: store.describe(),
-            repository: id,
             name: &tenant,
             tenant: record.id,
             fingerprint: tenant_verifying,
             proven: kind != SlotKind::Recipient,
         };
         let memory = meeting.check(cache.as_deref())?;
-        let local = LocalFolder::new(cache.as_deref(), id, &tenant, record.id)?;
 
         let realm = Realm { tenant: record.id, keys: &keys };
         let (_, newest) = keys::list_keys(&*store, &names)?;
@@ -75,7 +77,8 @@ impl Repository {
             (0, Some(full)) => {
                 // The tenant's making was interrupted: this key, which made it, completes it. One that
                 // has been used had a list, which somebody took away.
-                if !store.list(&names.snapshots())?.is_empty() || !store.list(&names.indexes())?.is_empty() {
+                let used = !store.list(&names.snapshots())?.is_empty() || !store.list(&names.indexes())?.is_empty();
+                if used || !salvaged.is_empty() {
                     return Err(Error::Missing { object: names.signers(1) });
                 }
                 let list = SignerList { version: 1, signers: vec![own_entry(&bundle, slot_id, kind, &*clock)] };
@@ -84,11 +87,25 @@ impl Repository {
                 list
             }
             (0, None) => return Err(Error::Missing { object: names.signers(1) }),
-            _ => keys::read_signers(&*store, &names, &realm, tenant_verifying, newest)?,
+            _ => match keys::read_signers(&*store, &names, &realm, tenant_verifying, newest) {
+                Err(e) if salvage::is_possible(&e) => {
+                    let list = salvage::signers(&*store, &names, &realm, tenant_verifying, newest);
+                    salvaged.push(e);
+                    list?.ok_or_else(|| salvaged.remove(salvaged.len() - 1))?
+                }
+                other => other?,
+            },
         };
-        local.check_seen(&tenant, tenant_verifying, signers.version)?;
+        match local.check_seen(&tenant, tenant_verifying, signers.version) {
+            Err(e) if local.is_rollback(tenant_verifying, signers.version) => salvaged.push(e),
+            other => other?,
+        }
+        // A writer reads nothing that could be salvaged for it.
+        if full.is_none() && !salvaged.is_empty() {
+            return Err(salvaged.remove(0));
+        }
         let signing = Signing::from_seed(&bundle.signer_seed);
-        keys::check_admitted(&signers, &signing.id(), &tenant)?;
+        is_present(&signers, signing.id(), &tenant, !salvaged.is_empty())?;
         if let Some(memory) = memory {
             memory.keep()?;
         }
@@ -113,10 +130,42 @@ impl Repository {
             index,
             local,
             chunker,
+            salvaged,
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
             id_key: Zeroizing::new(bundle.id_key),
         })
     }
+}
+
+/// The local state of the tenant, below the id under which this machine has met it.
+fn open_local(
+    cache: Option<PathBuf>,
+    name: &str,
+    tenant: TenantId,
+    named: Option<RepositoryId>,
+    salvaged: &mut Vec<Error>,
+) -> Result<(RepositoryId, LocalFolder)> {
+    let met = LocalFolder::repository_of(cache.as_deref(), tenant, named);
+    if let (Some(_), Some(met), Some(cache)) = (named, met, &cache)
+        && named != Some(met)
+    {
+        let why = format!(
+            "it is another repository's than that in which this machine has met the tenant; if it was really moved, remove {}",
+            cache.join(met.to_string()).join(tenant.to_string()).display()
+        );
+        salvaged.push(Error::damaged(crate::format::names::REPO, why));
+    }
+    let id = met.or(named);
+    // Without an id there is no place for it.
+    let cache = cache.filter(|_| id.is_some());
+    let id = id.unwrap_or(RepositoryId([0; 16]));
+    Ok((id, LocalFolder::new(cache.as_deref(), id, name, tenant)?))
+}
+
+/// Where something is `lost`, it may be the list that admits the key.
+fn is_present(signers: &SignerList, key: SignerId, tenant: &str, lost: bool) -> Result<()> {
+    let listed = signers.signers.iter().any(|s| s.id == key);
+    if lost && !listed { Ok(()) } else { keys::check_admitted(signers, &key, tenant) }
 }
 
 fn own_entry(bundle: &Bundle, slot: SlotId, kind: SlotKind, clock: &dyn Clock) -> Signer {
@@ -144,6 +193,55 @@ fn read_tenant(store: &dyn Store, names: &TenantNames) -> Result<(Cipher, Tenant
     }
 }
 
+/// A tenant whose slot was opened.
+struct Tenant {
+    cipher: Cipher,
+    record: TenantRecord,
+    unlocked: Unlocked,
+    public: PublicKey,
+    full: Option<FullKeys>,
+}
+
+/// A slot that was opened.
+pub(super) struct Unlocked {
+    pub slot: SlotId,
+    pub kind: SlotKind,
+    pub bundle: Bundle,
+}
+
+/// Reads the tenant's record and opens a slot; where the record is lost, a full key makes it anew.
+fn open_tenant(
+    store: &dyn Store,
+    names: &TenantNames,
+    credential: &Credential,
+    salvaged: &mut Vec<Error>,
+) -> Result<Tenant> {
+    let open = || {
+        let (cipher, record) = read_tenant(store, names)?;
+        let unlocked = match find_slot(store, names, record.id, credential) {
+            Err(Error::WrongKey { .. }) if is_alone(store, names, record.id)? => {
+                return Err(Error::damaged(names.tenant(), "no slot beside it is of the tenant that it names"));
+            }
+            other => other?,
+        };
+        if unlocked.bundle.tenant_verifying != record.verifying {
+            return Err(Error::damaged(names.tenant(), "it is not the record that this key's tenant signed"));
+        }
+        Ok((cipher, record, unlocked))
+    };
+    let (cipher, record, unlocked) = match open() {
+        Err(e) if salvage::is_possible(&e) && e.object() == Some(&names.tenant()) => {
+            let Some((record, unlocked)) = salvage::tenant(store, names, credential)? else { return Err(e) };
+            salvaged.push(e);
+            (crate::crypto::aead::preferred(), record, unlocked)
+        }
+        other => other?,
+    };
+    let public = PublicKey::from_bytes(&record.public_key).map_err(|e| e.of(names.tenant()))?;
+    let full = full_keys(&unlocked.bundle, &public, names)?;
+    Ok(Tenant { cipher, record, unlocked, public, full })
+}
+
 fn full_keys(bundle: &Bundle, public: &PublicKey, names: &TenantNames) -> Result<Option<FullKeys>> {
     let (Some(private), Some(seed)) = (&bundle.private_key, &bundle.tenant_seed) else { return Ok(None) };
     let (private_key, its_public) = PrivateKey::from_bytes(private)?;
@@ -160,25 +258,25 @@ fn full_keys(bundle: &Bundle, public: &PublicKey, names: &TenantNames) -> Result
 }
 
 /// A key file's slot is found by its name; for a password every password slot is tried.
-fn find_slot(
+pub(super) fn find_slot(
     store: &dyn Store,
     names: &TenantNames,
-    record: &TenantRecord,
+    tenant: TenantId,
     credential: &Credential,
-) -> Result<(SlotId, SlotKind, Bundle)> {
+) -> Result<Unlocked> {
     let (candidates, by_name) = match credential {
-        Credential::KeyFile(key) => (slot::key_file_slots(key, record.id).to_vec(), true),
+        Credential::KeyFile(key) => (slot::key_file_slots(key, tenant).to_vec(), true),
         Credential::Password(_) => (keys::list_keys(store, names)?.0, false),
     };
     let mut damaged = None;
     for &id in &candidates {
         let opened = match keys::read_slot(store, names, &id) {
-            Ok(Some(slot)) => slot::open(credential, record.id, &id, &slot).map(|b| b.map(|b| (slot.kind, b))),
+            Ok(Some(slot)) => slot::open(credential, tenant, &id, &slot).map(|b| b.map(|b| (slot.kind, b))),
             Ok(None) => continue,
             Err(e) => Err(e),
         };
         match opened {
-            Ok(Some((kind, bundle))) => return Ok((id, kind, bundle)),
+            Ok(Some((kind, bundle))) => return Ok(Unlocked { slot: id, kind, bundle }),
             // Nobody else's slot has a name that follows from this key.
             Ok(None) if by_name => damaged = Some(Error::damaged(names.slot(&id), "does not open: it was changed")),
             Ok(None) => {}
@@ -186,32 +284,23 @@ fn find_slot(
             Err(e) => damaged = Some(e),
         }
     }
-    match damaged {
-        Some(e) => Err(e),
-        None => Err(no_slot(store, names, record, candidates.first().filter(|_| by_name))?),
-    }
+    let why = match candidates.first().filter(|_| by_name) {
+        Some(id) => format!("it has no slot there ({})", names.slot(id)),
+        None => "no slot opens with the password".into(),
+    };
+    Err(damaged.unwrap_or_else(|| Error::WrongKey { tenant: names.name().into(), why }))
 }
 
-/// Why no slot opens: the record is another tenant's, or the key has none.
-fn no_slot(store: &dyn Store, names: &TenantNames, record: &TenantRecord, named: Option<&SlotId>) -> Result<Error> {
-    let mut theirs = false;
+/// True if there are slots, and none of them is this tenant's: the record is another's.
+fn is_alone(store: &dyn Store, names: &TenantNames, tenant: TenantId) -> Result<bool> {
+    let mut others = false;
     for id in keys::list_keys(store, names)?.0 {
         match keys::read_slot(store, names, &id) {
-            Ok(Some(slot)) if slot.tenant != record.id => theirs = true,
-            Ok(Some(_)) => {
-                theirs = false;
-                break;
-            }
+            Ok(Some(slot)) if slot.tenant == tenant => return Ok(false),
+            Ok(Some(_)) => others = true,
             Err(e) if !e.is_damage() => return Err(e),
             Ok(None) | Err(_) => {}
         }
     }
-    if theirs {
-        return Ok(Error::damaged(names.tenant(), "no slot beside it is of the tenant that it names"));
-    }
-    let why = match named {
-        Some(id) => format!("it has no slot there ({})", names.slot(id)),
-        None => "no slot opens with the password".into(),
-    };
-    Ok(Error::WrongKey { tenant: names.name().into(), why })
+    Ok(others)
 }

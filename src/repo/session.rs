@@ -92,6 +92,7 @@ impl<'r> Session<'r> {
     /// # Errors
     /// The store's.
     pub fn begin(repo: &'r Repository, host: &str) -> Result<Self> {
+        repo.writable()?;
         let record = SessionRecord {
             owner: random::bytes()?,
             started: repo.clock.now(),

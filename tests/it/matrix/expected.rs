@@ -15,6 +15,8 @@ const NO: Outcome = Outcome::Refused(1);
 
 /// Nothing can be opened.
 const NOTHING: [Outcome; 8] = [NO; 8];
+/// All can be read without it, by a full key; nothing is written.
+const READ: [Outcome; 8] = [NO, NO, NO, Warned, Warned, Warned, Found, Found];
 /// Nobody needs it.
 const NOBODY: [Outcome; 8] = [Fine, Fine, Fine, Fine, Fine, Fine, Unread, Fine];
 /// Nobody needs it, and a check names it.
@@ -23,14 +25,17 @@ const NAMED: [Outcome; 8] = [Fine, Fine, Fine, Fine, Fine, Fine, Found, Found];
 const THIS_KEY: [Outcome; 8] = [NO, NO, Fine, NO, NO, NO, NO, NO];
 
 pub const EXPECTED: &[(Kind, &[Damage], [Outcome; 8])] = &[
-    (Repo, &[Missing, Truncated, Grown, Zeroed, Renamed], NOTHING),
-    (Repo, &[Bit("brace"), Bit("member"), Bit("format"), Bit("no digit")], NOTHING),
-    // Another id than it had: it only says where a machine keeps its notes.
-    (Repo, &[Bit("hex digit"), Doubled], NOBODY),
-    (Tenant, &[Missing, Truncated, Grown, Zeroed, Renamed, SwappedTenant], NOTHING),
-    (Tenant, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("id"), Bit("suite"), Bit("public key")], NOTHING),
-    (Tenant, &[Bit("verifying key"), Bit("signature"), Bit("closing hash")], NOTHING),
-    (Tenant, &[Rehashed("format"), Rehashed("public key")], NOTHING),
+    (Repo, &[Missing, Truncated, Grown, Zeroed, Renamed], READ),
+    (Repo, &[Bit("brace"), Bit("member"), Bit("no digit")], READ),
+    // It says that it is newer, and has no hash that could say otherwise.
+    (Repo, &[Bit("format")], NOTHING),
+    // Another repository's: a machine that has met the tenant knows which it was.
+    (Repo, &[Bit("hex digit")], [NO, Fine, NO, Warned, Fine, Warned, Found, Found]),
+    (Repo, &[Doubled], NOBODY),
+    (Tenant, &[Missing, Truncated, Grown, Zeroed, Renamed, SwappedTenant], READ),
+    (Tenant, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("id"), Bit("suite"), Bit("public key")], READ),
+    (Tenant, &[Bit("verifying key"), Bit("signature"), Bit("closing hash"), Rehashed("public key")], READ),
+    (Tenant, &[Rehashed("format")], NOTHING),
     (Tenant, &[Doubled], NOBODY),
     (Slot, &[Truncated, Grown, Zeroed, SwappedTenant, Old], THIS_KEY),
     (
@@ -51,15 +56,16 @@ pub const EXPECTED: &[(Kind, &[Damage], [Outcome; 8])] = &[
     (OtherSlot, &[Bit("tenant id"), Bit("closing hash")], NAMED),
     (OtherSlot, &[Swapped], THIS_KEY),
     // A machine that has seen none cannot know that there was a newer one.
-    (Signers, &[Missing], [NO, Fine, NO, NO, Fine, NO, NO, NO]),
-    (Signers, &[Truncated, Grown, Zeroed, Renamed, Doubled, Swapped, SwappedTenant, Old], NOTHING),
-    (Signers, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NOTHING),
-    (Signers, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("format"), Rehashed("payload")], NOTHING),
+    (Signers, &[Missing], [NO, Fine, NO, Warned, Fine, Warned, Found, Found]),
+    (Signers, &[Truncated, Grown, Zeroed, Renamed, Doubled, Swapped, SwappedTenant, Old], READ),
+    (Signers, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], READ),
+    (Signers, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("payload")], READ),
+    (Signers, &[Rehashed("format")], NOTHING),
     (OldSigners, &[Missing, Truncated, Grown, Zeroed, Swapped, SwappedTenant, Old], NAMED),
     (OldSigners, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NAMED),
     (OldSigners, &[Bit("payload"), Bit("tag"), Bit("closing hash")], NAMED),
     // It passes for the newest.
-    (OldSigners, &[Renamed, Doubled], NOTHING),
+    (OldSigners, &[Renamed, Doubled], READ),
     (Session, &[Missing], NOBODY),
     (Session, &[Truncated, Grown, Zeroed, Renamed, Doubled, SwappedTenant], NAMED),
     (Session, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NAMED),
