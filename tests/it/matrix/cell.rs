@@ -148,19 +148,31 @@ impl<'p> Row<'p> {
         files_below(&self.folder.join(copies).join("repo/tenants/default/snapshots"))
     }
 
-    /// Restores every snapshot that there is or was; the outcome of the newest, all others being such
-    /// that nothing is lost that the damage does not touch.
+    /// Restores every snapshot that there is or was; the outcome of the newest. Another is refused only
+    /// if its own object is damaged, or everything is refused.
     fn restores(&self, cache: &str) -> Result<Outcome, String> {
-        let mut outcome = Ok(Outcome::Fine);
         // A machine that knows nothing reads the newest: what it reads of others is the same.
         let first = if cache == "fresh" { 3 } else { 0 };
+        let mut outcomes = Vec::new();
         for (id, files) in &self.prepared.snapshots[first..] {
-            outcome = self.restored("all", "key", cache, id, files);
-            if outcome.is_err() {
-                break;
+            outcomes.push(self.restored("all", "key", cache, id, files)?);
+        }
+        let Some(newest) = outcomes.last().copied() else { return Err("there is no snapshot".into()) };
+        let all_refused = matches!(newest, Outcome::Refused(_));
+        for (nth, outcome) in (first..).zip(&outcomes) {
+            let refused = matches!(outcome, Outcome::Refused(_));
+            if refused != (all_refused || self.takes_away(nth)) {
+                return Err(format!("snapshot {nth}: {outcome:?}, and the newest {newest:?}"));
             }
         }
-        outcome
+        Ok(newest)
+    }
+
+    /// True if the damage is to the object of that snapshot.
+    fn takes_away(&self, nth: usize) -> bool {
+        self.kind == Kind::Snapshot
+            && self.damage != Damage::Doubled
+            && (nth == 1 || nth == 0 && self.damage == Damage::Swapped)
     }
 
     /// Restores a snapshot: every file that the damage does not touch must be there, and right; none
