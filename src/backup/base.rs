@@ -61,15 +61,18 @@ pub enum Token {
 /// count could say that anything is there.
 ///
 /// # Errors
-/// Where a content list cannot be read.
-fn is_stored(repo: &Repository, content: &Content, counting: Option<&Counting>) -> Result<bool> {
+/// Where a content list cannot be read, or no index object names a blob; those at the end are of the
+/// kind `end`.
+fn is_stored(repo: &Repository, content: &Content, end: BlobKind, counting: Option<&Counting>) -> Result<bool> {
     let mut hint = Hint::default();
     let mut open = vec![content.clone()];
     while let Some(content) = open.pop() {
         for id in content.extents.iter().filter_map(|e| e.id) {
             let counts = |pack: &PackMap, place: &Place| counting.is_none_or(|c| c.counts(pack, place));
             if repo.index().find(&id, &mut hint, counts)?.is_none() {
-                return Ok(false);
+                let kind = if content.level > 0 { BlobKind::List } else { end };
+                let known = !repo.index().copies(&id)?.is_empty();
+                return if known { Ok(false) } else { Err(repo.unindexed(kind, &id)) };
             }
             if content.level > 0 {
                 let list =
@@ -153,7 +156,7 @@ impl Base<'_> {
                         monitor.event(Event::Warning(format!("{e}; what it held is read and stored again")));
                     }
                 };
-                match is_stored(repo, content, *counting) {
+                match is_stored(repo, content, BlobKind::Tree, *counting) {
                     Ok(true) => {}
                     Ok(false) => return None,
                     Err(e) => {
@@ -173,7 +176,11 @@ impl Base<'_> {
                     };
                     // These trees rest on notes of another time: what does not count now is read. A folder's
                     // own are looked at when it is read.
-                    match if node.kind == Kind::File { is_stored(repo, &node.content, *counting) } else { Ok(true) } {
+                    let stored = match node.kind {
+                        Kind::File => is_stored(repo, &node.content, BlobKind::Chunk, *counting),
+                        _ => Ok(true),
+                    };
+                    match stored {
                         Ok(true) => {}
                         Ok(false) => continue,
                         Err(e) => {

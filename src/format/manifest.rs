@@ -327,7 +327,7 @@ mod tests {
             if root {
                 r.raw(11, &Content::default().encode());
             }
-            let expected = (time && root).then(|| Manifest { time: whole().time, ..Manifest::empty() });
+            let expected = (time && root).then(|| Manifest { time: whole().time, ..Manifest::default() });
             assert_eq!(Manifest::decode(&r.finish()).ok(), expected, "{time} {root}");
         }
     }

@@ -38,7 +38,7 @@ pub enum Proof {
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let which = self.snapshot.short();
+        let which = self.snapshot;
         match self.proof {
             Proof::Successor(later) => {
                 write!(f, "snapshot {which} is missing: snapshot {} came after it", later.short())

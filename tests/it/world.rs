@@ -150,6 +150,21 @@ impl World {
         Repository::open(Access { store, clock, tenant: "default".into(), credential, cache })
     }
 
+    /// What is wrong with the tenant for this key: why it is refused, or what is damaged of what it may
+    /// only read; nothing, if it may do all.
+    #[track_caller]
+    pub fn trouble(&self, n: u8, cache: Option<PathBuf>) -> String {
+        match self.try_open(n, cache) {
+            Err(e) => e.to_string(),
+            Ok(repo) => {
+                let damaged: Vec<String> = repo.salvaged().iter().map(ToString::to_string).collect();
+                assert_eq!(damaged.is_empty(), repo.writable().is_ok());
+                assert!(damaged.is_empty() || Session::begin(&repo, "host").is_err(), "nothing is written then");
+                damaged.join("; ")
+            }
+        }
+    }
+
     /// The same, where it must open.
     #[track_caller]
     pub fn open_with(&self, n: u8, cache: Option<PathBuf>) -> Repository {

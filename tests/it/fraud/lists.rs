@@ -210,7 +210,7 @@ fn a_forged_list_of_signers_is_refused_by_name_however_large_its_number() {
         for (what, forged) in forgeries {
             world.store.write(&name, forged).unwrap();
             for n in [FULL, WRITER, MALLORY] {
-                let refused = world.try_open(n, None).err().map(|e| e.to_string()).unwrap_or_default();
+                let refused = world.trouble(n, None);
                 assert!(refused.contains(&name), "{what}, key {n}: {refused}");
             }
             // Whoever was open already is not disturbed, and admits nobody on its word.

@@ -193,7 +193,7 @@ fn a_forged_record_of_the_tenant_is_refused_by_name() {
     for (what, forged) in forgeries {
         world.store.write(name, forged).unwrap();
         for n in [FULL, WRITER] {
-            let e = world.try_open(n, None).err().map(|e| e.to_string()).unwrap_or_default();
+            let e = world.trouble(n, None);
             assert!(e.contains(name), "{what}, key {n}: {e}");
         }
     }

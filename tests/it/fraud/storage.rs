@@ -193,7 +193,7 @@ fn objects_of_an_earlier_repository_of_the_same_name_and_key_are_refused() {
     for name in [repo.names().tenant(), signers] {
         s.world.store.write(&name, earlier_objects[&name].clone()).unwrap();
         for n in [FULL, WRITER] {
-            let e = s.world.try_open(n, None).err().map(|e| e.to_string()).unwrap_or_default();
+            let e = s.world.trouble(n, None);
             // With another tenant's record no slot is found.
             assert!(e.contains(&name) || e.contains("does not open"), "{name}: {e}");
         }
@@ -229,7 +229,8 @@ fn objects_of_one_tenant_mean_nothing_under_another() {
             .store
             .write(&format!("tenants/other/{alone}"), whole[&format!("tenants/default/{alone}")].clone())
             .unwrap();
-        assert!(open_tenant(&s.world, "other").is_err(), "{alone}");
+        let only_read = |repo: Repository| repo.writable().is_err();
+        assert!(open_tenant(&s.world, "other").map_or(true, only_read), "{alone}");
         s.world.show(&whole);
     }
     for name in s.world.names("tenants/other") {

@@ -87,12 +87,12 @@ fn another_id_in_repo_json_gives_no_machine_a_fresh_memory() {
     // An older list would let the removed key sign again; under the old id this machine says so.
     let newest = world.open(FULL).signers().version;
     world.store.delete(&format!("tenants/default/keys/signers.{newest:08}")).unwrap();
-    let e = world.try_open(FULL, cache()).err().unwrap().to_string();
+    let e = world.trouble(FULL, cache());
     assert!(e.contains("rollback"), "{e}");
     let other = br#"{"estrato": 0, "repository": "ffffffffffffffffffffffffffffffff"}"#;
     world.store.write(REPO, Bytes::from_static(other)).unwrap();
-    let e = world.try_open(FULL, cache()).err().unwrap().to_string();
-    assert!(e.contains("repo.json") && e.contains("another id"), "{e}");
+    let e = world.trouble(FULL, cache());
+    assert!(e.contains("repo.json") && e.contains("another repository"), "{e}");
     // The repository's id protects nothing else: on a fresh machine it is taken as it is.
     world.open(FULL);
 }
