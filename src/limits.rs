@@ -123,6 +123,8 @@ pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
 pub const CLAIM_AHEAD_SECONDS: i64 = 86_400;
 /// How often a running session renews its object, seconds.
 pub const SESSION_RENEW_SECONDS: u64 = 240;
+/// An upload to a folder of this machine that was not written to for so long is dead, seconds.
+pub const UPLOAD_DEAD_SECONDS: u64 = 24 * 3600;
 /// A file changed this shortly before a snapshot began is read again by the
 /// next one: kernels stamp times from a clock that ticks every few ms.
 pub const RACY_NANOS: i128 = 50_000_000;

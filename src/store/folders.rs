@@ -1,4 +1,4 @@
-//! Makes folders whose names are as durable as what will lie in them. Writes no objects.
+//! Makes folders, and names durable: those of folders, and those in them. Writes no objects.
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -11,28 +11,32 @@ use std::path::Path;
 pub(super) fn make(folder: &Path, mode: u32) -> io::Result<()> {
     let missing: Vec<&Path> = folder.ancestors().take_while(|at| !at.is_dir()).collect();
     if missing.is_empty() {
-        return sync_name(folder);
+        return sync_holder(&folder.canonicalize()?);
     }
     for at in missing.into_iter().rev() {
         let mode = if at == folder { mode } else { 0o777 };
         match DirBuilder::new().mode(mode).create(at) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             Err(_) if !at.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
-            _ => sync_name(at)?,
+            _ => sync_holder(&at.canonicalize()?)?,
         }
     }
     Ok(())
 }
 
-/// Syncs the folder that holds this one's name.
-fn sync_name(folder: &Path) -> io::Result<()> {
-    let folder = folder.canonicalize()?;
-    let Some(holder) = folder.parent() else { return Ok(()) };
-    match File::open(holder).and_then(|holder| holder.sync_all()) {
+/// Syncs the folder that holds a file or folder: then its name is durable.
+pub(super) fn sync_holder(named: &Path) -> io::Result<()> {
+    let Some(holder) = named.parent() else { return Ok(()) };
+    match sync(holder) {
         // A folder can be open to writing and not to reading; then all of its file system is synced.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(rustix::fs::syncfs(File::open(folder)?)?),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(rustix::fs::syncfs(File::open(named)?)?),
         synced => synced,
     }
+}
+
+/// Syncs a folder: then the names in it are durable.
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,33 +1,38 @@
 //! Lists the objects below a folder of this machine. `object_store` passes over what it cannot look
 //! at; a pack that is not listed is taken for gone, so here each such error ends the listing.
 
-use super::Listed;
+use super::{Listed, staged};
 use crate::clock::Timestamp;
 use crate::limits;
 use std::collections::HashSet;
 use std::fs::{DirEntry, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-/// Every object below a folder, sorted by name. A folder that is not there, or is an object, holds none.
-pub(super) fn below(root: &Path, folder: &str) -> io::Result<Vec<Listed>> {
-    let mut walk = Walk { root, found: Vec::new(), ahead: vec![folder.to_owned()], linked: HashSet::new() };
+/// What lies below a folder.
+pub(super) struct Found {
+    /// The objects, sorted by name.
+    pub objects: Vec<Listed>,
+    /// What uploads that run or were broken off have left, with when it was last written.
+    pub staged: Vec<(PathBuf, SystemTime)>,
+}
+
+/// Everything below a folder. One that is not there, or is an object, holds nothing.
+pub(super) fn below(root: &Path, folder: &str) -> io::Result<Found> {
+    let found = Found { objects: Vec::new(), staged: Vec::new() };
+    let mut walk = Walk { root, found, ahead: vec![folder.to_owned()], linked: HashSet::new() };
     while let Some(folder) = walk.ahead.pop() {
         walk.folder(&folder)?;
     }
-    walk.found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    walk.found.objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(walk.found)
-}
-
-/// True for the file that an upload fills before it takes its name: `#` and a number at its end.
-pub(super) fn is_staged(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 struct Walk<'a> {
     root: &'a Path,
-    found: Vec<Listed>,
+    found: Found,
     /// Folders still to be read, from the root.
     ahead: Vec<String>,
     /// The folders that symbolic links led to, by device and inode.
@@ -77,18 +82,22 @@ impl Walk<'_> {
             self.ahead.push(name);
             return Ok(());
         }
-        if metadata.is_file() && !is_staged(&name) {
-            self.object(name, &metadata).map_err(|e| failed(&e))?;
+        match (metadata.is_file(), staged::is_staged(&name)) {
+            (true, false) => self.object(name, &metadata).map_err(|e| failed(&e)),
+            (true, true) if kind.is_file() => {
+                self.found.staged.push((entry.path(), metadata.modified()?));
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn object(&mut self, name: String, metadata: &Metadata) -> io::Result<()> {
-        if self.found.len() >= limits::LIST_OBJECTS_MAX {
+        if self.found.objects.len() >= limits::LIST_OBJECTS_MAX {
             return Err(io::Error::other(format!("more than {} objects", limits::LIST_OBJECTS_MAX)));
         }
         let modified = Timestamp::from(metadata.modified()?);
-        self.found.push(Listed { name, size: metadata.len(), modified });
+        self.found.objects.push(Listed { name, size: metadata.len(), modified });
         Ok(())
     }
 
@@ -119,7 +128,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn names(root: &Path) -> io::Result<Vec<String>> {
-        Ok(below(root, "")?.into_iter().map(|o| o.name).collect())
+        Ok(below(root, "")?.objects.into_iter().map(|o| o.name).collect())
     }
 
     fn folder() -> tempfile::TempDir {
@@ -138,6 +147,9 @@ mod tests {
         std::fs::write(packs.join("abcd#12"), b"").unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, packs.join("pipe"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
         assert_eq!(names(folder.path()).unwrap(), ["packs/ab/abcd"]);
+        symlink("abcd#12", packs.join("abcd#13")).unwrap();
+        let staged = below(folder.path(), "packs").unwrap().staged;
+        assert_eq!(staged.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&packs.join("abcd#12")]);
         std::fs::write(packs.join("notes #1 and #2a"), b"").unwrap();
         assert_eq!(names(folder.path()).unwrap(), ["packs/ab/abcd", "packs/notes #1 and #2a"]);
     }

@@ -1,37 +1,37 @@
 //! A store in a folder of this machine.
 //!
-//! `object_store` writes: a file is filled beside its place (`NAME#1`), synced, then linked or
-//! renamed there, and its folder is synced. So what it tells as done is durable, but for the
-//! folders: those are made, and their names synced, here. Reading and listing go around it, the one
-//! for speed, the other since it passes over what it cannot look at. Nothing here removes what an
-//! upload that was killed leaves; no listing shows it.
+//! What it tells as done is durable: an object's bytes, its name ([`staged`]), and the folders above it
+//! ([`folders`]). What it shows is made so: a process may be killed, or told of an error, after its
+//! object has a name and before the name is durable. If another relied on such an object, and then
+//! the machine crashed, a snapshot would need what is gone. So a folder is synced before what it
+//! lists is told, and before an object is said to exist.
+//!
+//! `object_store` writes to all stores but this one. Its uploads to a folder cannot be told dead from
+//! living, and it makes folders anew that went away: with a disk that was unmounted, the rest of a
+//! backup would go to the disk below.
 
-use super::wrapped::{self, Wrapped};
-use super::{Listed, Store, fault, folders, listing};
+use super::staged::Mode;
+use super::{Listed, Store, fault, folders, listing, staged, wrapped};
 use crate::error::{Error, Result, StoreError, StoreFault};
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 /// Objects as files below a folder. The folder is made by the first write, not before. Its file
 /// system must know hard links: an object that is created takes its name by one.
 pub struct Local {
     path: PathBuf,
-    opened: OnceLock<Opened>,
+    /// The folder's full name, without symbolic links, once it is there.
+    root: OnceLock<PathBuf>,
     /// Folders whose names are known to be durable, from the root, which is the empty one.
     durable: Mutex<HashSet<String>>,
-}
-
-/// The folder, once it is there.
-struct Opened {
-    /// Its full name, without symbolic links.
-    root: PathBuf,
-    writer: Wrapped,
+    /// When this process last wrote here, by the clock of the disk.
+    written: Mutex<Option<SystemTime>>,
 }
 
 impl Local {
@@ -42,29 +42,25 @@ impl Local {
     pub fn new(path: impl AsRef<Path>) -> Result<Self> {
         let path = std::path::absolute(path.as_ref())
             .map_err(|e| Error::Local { path: path.as_ref().to_path_buf(), why: e.to_string() })?;
-        Ok(Self { path, opened: OnceLock::new(), durable: Mutex::default() })
+        Ok(Self { path, root: OnceLock::new(), durable: Mutex::default(), written: Mutex::default() })
     }
 
     /// The folder, if it is there.
-    fn opened(&self, operation: &'static str, name: &str) -> Result<&Opened, StoreError> {
-        if let Some(opened) = self.opened.get() {
-            return Ok(opened);
+    fn root(&self, operation: &'static str, name: &str) -> Result<&Path, StoreError> {
+        if let Some(root) = self.root.get() {
+            return Ok(root);
         }
         let failed = |e: io::Error| fault::at(operation, name, &self.path, &e);
         let root = self.path.canonicalize().map_err(failed)?;
         if !root.metadata().map_err(failed)?.is_dir() {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
-        let files = LocalFileSystem::new_with_prefix(&root).map_err(|e| fault::below(operation, name, &e))?;
-        let writer = Wrapped(Arc::new(files.with_fsync(true)));
-        Ok(self.opened.get_or_init(|| Opened { root, writer }))
+        Ok(self.root.get_or_init(|| root))
     }
 
-    /// The folder, made if it is missing (only its owner may look into it), with those below it that
+    /// Makes the folder if it is missing (only its owner may look into it), with those below it that
     /// will hold an object. Each is seen to once; who needs one that another thread sees to waits.
-    fn writer(&self, operation: &'static str, name: &str) -> Result<&Wrapped, StoreError> {
-        let path = wrapped::path(operation, name)?;
-        let name = path.as_ref();
+    fn make_folders(&self, operation: &'static str, name: &str) -> Result<(), StoreError> {
         let below = name.match_indices('/').map(|(at, _)| &name[..at]);
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         for folder in std::iter::once("").chain(below) {
@@ -77,24 +73,56 @@ impl Local {
                 durable.insert(folder.to_owned());
             }
         }
-        drop(durable);
-        let opened = self.opened(operation, name).map_err(fault::of_write)?;
-        // `object_store` 0.14 panics over such a path when it finds that an object exists.
-        if opened.root.to_str().is_none() {
-            let why = format!("{}: its full name is not UTF-8", opened.root.display());
-            return Err(fault::new(StoreFault::Other, operation, name, &why));
+        Ok(())
+    }
+
+    fn put(&self, operation: &'static str, name: &str, data: &[u8], mode: Mode) -> Result<(), StoreError> {
+        let path = wrapped::path(operation, name)?;
+        let name = path.as_ref();
+        if name.is_empty() || staged::is_staged(name) {
+            return Err(fault::new(StoreFault::Other, operation, name, "this is no object's name"));
         }
-        Ok(&opened.writer)
+        self.make_folders(operation, name)?;
+        let place = self.root(operation, name).map_err(fault::of_write)?.join(name);
+        match staged::put(&place, data, mode) {
+            Ok(written) => {
+                *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(fault::new(StoreFault::Exists, operation, name, "it exists already"))
+            }
+            Err(e) => Err(fault::of_write(fault::of_io(operation, name, &e))),
+        }
+    }
+
+    /// Sees to what was found in a folder: that its names are durable, and that what dead uploads have
+    /// left is removed. Who has not written relies on nothing, may be forbidden to, and removes nothing.
+    fn tend(&self, folder: &Path, found: &listing::Found) -> io::Result<()> {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let synced = folders::sync(folder);
+        let Some(now) = written else { return Ok(()) };
+        match synced {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Err(e),
+            _ => {}
+        }
+        for (path, _) in found.staged.iter().filter(|(_, written)| staged::is_dead(*written, now)) {
+            match std::fs::remove_file(path) {
+                Ok(()) => tracing::debug!("removed {}, left by an upload that was killed", path.display()),
+                Err(e) => tracing::debug!("{} stays behind: {e}", path.display()),
+            }
+        }
+        Ok(())
     }
 
     /// Where an object lies.
     fn place(&self, operation: &'static str, name: &str) -> Result<PathBuf, StoreError> {
         let path = wrapped::path(operation, name)?;
-        if listing::is_staged(name) {
+        if staged::is_staged(name) {
             return Err(fault::not_found(operation, name));
         }
-        match self.opened(operation, name) {
-            Ok(opened) => Ok(opened.root.join(path.as_ref())),
+        match self.root(operation, name) {
+            Ok(root) => Ok(root.join(path.as_ref())),
             Err(e) if e.fault == StoreFault::NotFound => Err(fault::not_found(operation, name)),
             Err(e) => Err(e),
         }
@@ -139,11 +167,11 @@ impl Store for Local {
     }
 
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        self.writer("create", name)?.create(name, data)
+        self.put("create", name, &data, Mode::Create)
     }
 
     fn write(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        self.writer("write", name)?.write(name, data)
+        self.put("write", name, &data, Mode::Replace)
     }
 
     fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError> {
@@ -169,20 +197,25 @@ impl Store for Local {
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         let path = wrapped::path("list", folder)?;
-        match self.opened("list", folder) {
-            Ok(opened) => listing::below(&opened.root, path.as_ref()).map_err(|e| {
-                let e = fault::of_io("list", folder, &e);
-                // A root that was there is no store that is yet to be made.
-                if e.fault == StoreFault::NotFound { StoreError { fault: StoreFault::Unavailable, ..e } } else { e }
-            }),
-            Err(e) if e.fault == StoreFault::NotFound => Ok(Vec::new()),
-            Err(e) => Err(e),
-        }
+        let root = match self.root("list", folder) {
+            Ok(root) => root,
+            Err(e) if e.fault == StoreFault::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
+        let listed = listing::below(root, path.as_ref()).and_then(|found| {
+            self.tend(&root.join(path.as_ref()), &found)?;
+            Ok(found.objects)
+        });
+        listed.map_err(|e| {
+            let e = fault::of_io("list", folder, &e);
+            // A root that was there is no store that is yet to be made.
+            if e.fault == StoreFault::NotFound { StoreError { fault: StoreFault::Unavailable, ..e } } else { e }
+        })
     }
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.sized("delete", name)?;
-        self.opened("delete", name)?.writer.delete(name)
+        std::fs::remove_file(self.place("delete", name)?).map_err(|e| failed("delete", name, &e))
     }
 }
 
@@ -272,16 +305,65 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_utf8_is_read_and_not_written() {
+    fn a_folder_that_is_not_utf8_serves() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join(OsStr::from_bytes(b"store \xff"));
-        let store = Local::new(&path).unwrap();
-        for _ in 0..2 {
-            assert_eq!(store.create("a", Bytes::new()).unwrap_err().fault, StoreFault::Other);
-        }
-        std::fs::write(path.join("a"), b"text").unwrap();
+        let store = Local::new(place.path().join(OsStr::from_bytes(b"store \xff"))).unwrap();
+        store.create("a", Bytes::from_static(b"text")).unwrap();
+        assert_eq!(store.create("a", Bytes::new()).unwrap_err().fault, StoreFault::Exists);
         assert_eq!(&store.read("a", 9).unwrap()[..], b"text");
         assert_eq!(store.list("").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_goes_away_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("store");
+        let store = Local::new(&root).unwrap();
+        store.create("packs/ab", Bytes::new()).unwrap();
+        std::fs::rename(&root, folder.path().join("moved")).unwrap();
+        let e = store.create("packs/cd", Bytes::new()).unwrap_err();
+        assert!(e.fault == StoreFault::Other && e.why.contains("gone"), "{e}");
+        assert!(!root.exists());
+    }
+
+    /// A file that an upload left so long ago.
+    fn leftover(at: &Path, hours: u64) -> PathBuf {
+        std::fs::write(at, b"half").unwrap();
+        let then = SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+        File::options().write(true).open(at).unwrap().set_modified(then).unwrap();
+        at.to_path_buf()
+    }
+
+    #[test]
+    fn who_writes_removes_what_dead_uploads_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let packs = folder.path().join("packs/ab");
+        std::fs::create_dir_all(&packs).unwrap();
+        let old = leftover(&packs.join("abcd#1"), 25);
+        let young = leftover(&packs.join("abcd#2"), 23);
+        let elsewhere = leftover(&folder.path().join("abcd#3"), 25);
+        let object = leftover(&packs.join("notes #1a"), 25);
+
+        let reader = Local::new(folder.path()).unwrap();
+        assert_eq!(reader.list("packs").unwrap().len(), 1);
+        assert!(old.exists(), "a reader removes nothing");
+        let writer = Local::new(folder.path()).unwrap();
+        writer.create("session", Bytes::new()).unwrap();
+        assert_eq!(writer.list("packs").unwrap().len(), 1);
+        assert!(!old.exists() && young.exists() && elsewhere.exists() && object.exists());
+        writer.list("").unwrap();
+        assert!(!elsewhere.exists());
+    }
+
+    #[test]
+    fn no_object_is_named_like_an_upload() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path()).unwrap();
+        for name in ["ab#1", "packs/ab#77", ""] {
+            let e = store.create(name, Bytes::new()).unwrap_err();
+            assert_eq!(e.fault, StoreFault::Other, "{e}");
+        }
+        assert!(store.list("").unwrap().is_empty());
     }
 
     #[test]

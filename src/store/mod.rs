@@ -1,4 +1,5 @@
-//! Where a repository lies: a small synchronous face over `object_store`.
+//! Where a repository lies: a small synchronous face over folders of this machine, and over
+//! `object_store` for all else.
 //!
 //! Seven requests are all that Estrato asks of a store. Names are plain paths
 //! without a leading `/`. A store knows nothing of what it holds: no format, no
@@ -12,6 +13,7 @@ mod folders;
 mod listing;
 mod local;
 mod memory;
+mod staged;
 mod wrapped;
 
 #[cfg(feature = "fault-store")]
@@ -78,7 +80,8 @@ pub trait Store: Send + Sync {
     fn size(&self, name: &str) -> Result<u64, StoreError>;
 
     /// Everything below a folder, at any depth, sorted by name. A folder that is not there is empty.
-    /// Files that no object can be named like, and uploads that were broken off, are left out.
+    /// Files that no object can be named like, and uploads that were broken off, are left out. An object
+    /// directly in the folder is as durable as it will ever be, even if its writer was killed.
     ///
     /// # Errors
     /// The store's: a listing that breaks off is an error, never a short list.

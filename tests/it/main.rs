@@ -11,6 +11,7 @@ mod keys;
 mod matrix;
 mod model;
 mod order;
+mod power;
 mod rollback;
 mod screens;
 mod session;
