@@ -1,7 +1,7 @@
 //! What the program is given is wrong, or what it finds: it says so, and nothing is lost.
 
 mod damage;
-mod disk;
+pub mod disk;
 mod interrupted;
 
 use crate::support::{Place, Ran, change};

@@ -3,6 +3,8 @@
 
 mod cuts;
 mod forgetful;
+mod full;
+mod kills;
 mod mount;
 
 use crate::support::files_below;

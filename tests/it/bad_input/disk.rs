@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A file system in memory, unmounted when dropped.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
     /// Mounts one of that size at a folder that it makes; `None`, said aloud, where that is not allowed.
-    fn new(path: PathBuf, megabytes: u32) -> Option<Self> {
+    pub fn new(path: PathBuf, megabytes: u32) -> Option<Self> {
         if !is_root() {
             eprintln!("SKIPPED: a full disk needs root, to mount a small one");
             return None;
@@ -33,12 +33,16 @@ impl Mounted {
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
 
-    /// Writes a file that leaves about that many bytes free.
-    fn fill(&self, leave: u64) -> PathBuf {
+    /// How many bytes are free.
+    pub fn free(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.0).unwrap();
-        let free = stat.f_bavail * stat.f_frsize;
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Writes a file that leaves about that many bytes free.
+    pub fn fill(&self, leave: u64) -> PathBuf {
         let path = self.0.join("filler");
-        fs::write(&path, vec![7; usize::try_from(free.saturating_sub(leave)).unwrap()]).unwrap();
+        fs::write(&path, vec![7; usize::try_from(self.free().saturating_sub(leave)).unwrap()]).unwrap();
         path
     }
 }
