@@ -130,3 +130,8 @@ pub const UPLOAD_DEAD_SECONDS: u64 = 24 * 3600;
 pub const RACY_NANOS: i128 = 50_000_000;
 /// The same where times carry no fraction of a second.
 pub const RACY_COARSE_NANOS: i128 = 2_000_000_000;
+
+/// Free pages of 4 KiB from which on a local database is shrunk, once they are a quarter of it.
+pub const LOCAL_FREE_PAGES: i64 = 1024;
+/// The log beside a local database, once it has been worked off, bytes.
+pub const LOCAL_LOG_BYTES: i64 = 16 * 1024 * 1024;

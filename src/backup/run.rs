@@ -414,10 +414,7 @@ impl Taken {
     fn commit(self, session: Session<'_>) -> Result<Outcome> {
         let repo = session.repository();
         let snapshot = session.commit(&self.manifest)?;
-        // The snapshot stands, whatever becomes of this machine's notes.
-        if let Err(e) = repo.remember_snapshot(&snapshot, &self.manifest) {
-            tracing::warn!("this machine will not notice if the snapshot is taken away: {e}");
-        }
+        repo.remember_snapshot(&snapshot, &self.manifest);
         if let Some(known) = self.known {
             let chain = Chain { previous: Some(snapshot), ..self.chain };
             let kind = self.manifest.kind;

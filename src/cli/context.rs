@@ -12,14 +12,14 @@ use crate::error::{Error, Result};
 use crate::format::header::Cipher;
 use crate::limits;
 use crate::monitor::{Event, Monitor as _};
-use crate::repo::{Access, Repository, Secret};
+use crate::repo::{Access, LocalFolder, Repository, Secret};
 use crate::store::{self, Store};
 use secrecy::SecretString;
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 /// The global options, and what follows from them.
@@ -30,6 +30,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Tells what goes on.
     pub progress: Arc<Progress>,
+    /// The local state of the repository that was opened.
+    local: OnceLock<LocalFolder>,
 }
 
 /// A folder of the user's: from the environment, or below the home folder.
@@ -54,7 +56,7 @@ impl Context {
     pub fn new(global: Global) -> Self {
         let bar = !global.no_progress && !global.quiet && !global.json && std::io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(bar, global.quiet, global.json));
-        Self { global, clock: Arc::new(SystemClock::default()), progress }
+        Self { global, clock: Arc::new(SystemClock::default()), progress, local: OnceLock::new() }
     }
 
     /// Where the repository lies.
@@ -151,7 +153,16 @@ impl Context {
             let text = format!("{damaged}; what is there can be read, and nothing is written");
             self.progress.event(Event::Warning(text));
         }
+        self.local.get_or_init(|| repo.local().clone());
+        self.tell_local();
         Ok(repo)
+    }
+
+    /// Tells what was wrong with local state since this was asked last.
+    pub fn tell_local(&self) {
+        for warning in self.local.get().map(LocalFolder::take_warnings).unwrap_or_default() {
+            self.progress.event(Event::Warning(warning));
+        }
     }
 
     /// The options that lead to this repository and key again, for a command that is printed.

@@ -35,22 +35,24 @@ pub fn main() -> ExitCode {
     };
     let context = Context::new(cli.global);
     let json = context.global.json;
-    match run(context, cli.command) {
+    let ran = run(&context, cli.command);
+    context.tell_local();
+    match ran {
         Ok(code) => code,
         Err(e) => exit::report(&e, json),
     }
 }
 
-fn run(context: Context, command: Command) -> Result<ExitCode> {
+fn run(context: &Context, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Init(args) => init::run(&context, &args),
-        Command::Snapshot(args) => snapshot::run(&context, args),
-        Command::Snapshots(args) => look::snapshots(&context, &args),
-        Command::Ls(args) => look::ls(&context, &args),
-        Command::Restore(args) => restore::run(&context, &args),
-        Command::Check(args) => check::run(&context, &args),
-        Command::Key(args) => key::run(&context, args),
-        Command::Tenant(args) => tenant::run(&context, args),
+        Command::Init(args) => init::run(context, &args),
+        Command::Snapshot(args) => snapshot::run(context, args),
+        Command::Snapshots(args) => look::snapshots(context, &args),
+        Command::Ls(args) => look::ls(context, &args),
+        Command::Restore(args) => restore::run(context, &args),
+        Command::Check(args) => check::run(context, &args),
+        Command::Key(args) => key::run(context, args),
+        Command::Tenant(args) => tenant::run(context, args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "estrato", &mut script);

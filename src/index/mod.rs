@@ -1,21 +1,28 @@
 //! Where blobs lie, kept on this machine in SQLite so that it never has to fit
 //! in memory. Everything here follows from the index objects in the store: if
-//! it is lost, old or damaged it is made again. It holds no names of files and
-//! no plaintext, and it never touches the store.
+//! it is lost, old or damaged it is made again, within the call that found it
+//! so. It holds no names of files and no plaintext, and it never touches the
+//! store: whoever opens it brings a [`Keeper`] that does.
 
 mod db;
+mod fault;
 mod loaded;
+pub mod lock;
 
+pub use db::open_private_file;
+pub use fault::is_damage;
 pub use loaded::{PackMap, Place};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::index::{IndexObject, PackEntry};
 use crate::id::{BlobId, IndexName, PackName, SignerId};
 use crate::limits;
 use db::Db;
+use fault::Fault;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Number of a pack's entry in the local database. A pack that two index
 /// objects name has two.
@@ -55,10 +62,41 @@ struct Cache {
     tick: u64,
 }
 
+/// What befell the index on this machine.
+#[derive(Debug)]
+pub enum Trouble {
+    /// Its file is damaged; it is made again.
+    Damaged(String),
+    /// Its file cannot be written or read; this process goes on without it.
+    Unusable(Error),
+}
+
+/// Takes in one index object.
+pub type Take<'a> = dyn FnMut(&IndexName, &SignerId, &IndexObject) -> Result<()> + 'a;
+
+/// Makes the index again from the store, and hears what befell it.
+pub trait Keeper: Send + Sync {
+    /// Takes note.
+    fn told(&self, trouble: Trouble);
+
+    /// Gives every sound index object of the store to `take`, and returns the names of those that
+    /// others of them replace. Must not call the index.
+    ///
+    /// # Errors
+    /// The store's, and those of `take`.
+    fn refill(&self, take: &mut Take<'_>) -> Result<HashSet<IndexName>>;
+}
+
 /// The index on this machine.
 pub struct Index {
     db: Mutex<Db>,
     cache: Mutex<Cache>,
+    folder: Option<PathBuf>,
+    /// Why the file had to be made anew when it was opened.
+    lost: Option<String>,
+    keeper: OnceLock<Box<dyn Keeper>>,
+    /// How often it was made again.
+    made: AtomicU32,
 }
 
 /// A poisoned lock means a panic elsewhere; the data behind these locks is valid between calls.
@@ -72,28 +110,90 @@ impl Index {
     /// # Errors
     /// [`crate::error::Error::Local`] where the folder cannot be written.
     pub fn open(folder: &Path) -> Result<Self> {
-        Ok(Self::with(Db::open(folder)?))
+        let (db, lost) = Db::open(folder)?;
+        Ok(Self { lost, folder: Some(folder.to_path_buf()), ..Self::over(db) })
     }
 
-    /// An index that is forgotten with the process.
+    /// An index that is forgotten with the process. What does not fit in a few megabytes of memory
+    /// lies in a temporary file without a name.
     ///
     /// # Errors
     /// [`crate::error::Error::Local`] where SQLite fails.
     pub fn in_memory() -> Result<Self> {
-        Ok(Self::with(Db::in_memory()?))
+        Ok(Self::over(Db::private(HashMap::new())?))
     }
 
-    fn with(db: Db) -> Self {
+    fn over(db: Db) -> Self {
         let cache = Cache { packs: HashMap::new(), blobs: 0, tick: 0 };
-        Self { db: Mutex::new(db), cache: Mutex::new(cache) }
+        Self {
+            db: Mutex::new(db),
+            cache: Mutex::new(cache),
+            folder: None,
+            lost: None,
+            keeper: OnceLock::new(),
+            made: AtomicU32::new(0),
+        }
+    }
+
+    /// The same, with somebody who can make it again: from here on a damaged file, or one that cannot
+    /// be written, is no error any more.
+    pub fn kept(mut self, keeper: Box<dyn Keeper>) -> Self {
+        if let Some(why) = self.lost.take() {
+            keeper.told(Trouble::Damaged(why));
+        }
+        self.keeper = OnceLock::from(keeper);
+        self
+    }
+
+    /// Asks the database; where it fails, makes it again from the store and asks once more.
+    fn ask<T>(&self, mut call: impl FnMut(&mut Db) -> Result<T, Fault>) -> Result<T> {
+        // Held while it is made again: what is added meanwhile must not go to the old one.
+        let mut db = lock(&self.db);
+        let fault = match call(&mut db) {
+            Ok(answer) => return Ok(answer),
+            Err(Fault::Other(e)) => return Err(e),
+            Err(fault) => fault,
+        };
+        let Some(keeper) = self.keeper.get().filter(|_| !db.is_private()) else { return Err(db.error(fault)) };
+        match fault {
+            Fault::Damaged(why) => self.condemn(why),
+            fault => keeper.told(Trouble::Unusable(db.error(fault))),
+        }
+        *db = refilled(&db, &**keeper)?;
+        self.made.fetch_add(1, Ordering::AcqRel);
+        call(&mut db).map_err(|fault| db.error(fault))
+    }
+
+    /// Makes the index again from the store, for this process, unless all of it came from there just
+    /// now; true if it did. For whoever misses a blob that must be there: a damaged row of the file
+    /// may be why.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn renew(&self) -> Result<bool> {
+        let mut db = lock(&self.db);
+        let Some(keeper) = self.keeper.get().filter(|_| !db.is_fresh()) else { return Ok(false) };
+        *db = refilled(&db, &**keeper)?;
+        self.made.fetch_add(1, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    /// Notes that the file is damaged: the next command makes it anew.
+    pub fn condemn(&self, why: String) {
+        if let Some(folder) = &self.folder {
+            Db::condemn(folder);
+        }
+        if let Some(keeper) = self.keeper.get() {
+            keeper.told(Trouble::Damaged(why));
+        }
     }
 
     /// The index objects whose entries are here.
     ///
     /// # Errors
-    /// [`crate::error::Error::Local`], as every call here.
+    /// [`crate::error::Error::Local`], as every call here; with a [`Keeper`], the store's.
     pub fn objects(&self) -> Result<Vec<KnownObject>> {
-        lock(&self.db).objects()
+        self.ask(|db| db.objects())
     }
 
     /// Takes in an object's entries, and returns their numbers; once is enough, and twice does no harm.
@@ -101,7 +201,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn add(&self, name: &IndexName, signer: &SignerId, object: &IndexObject) -> Result<Vec<EntryNumber>> {
-        lock(&self.db).add(name, signer, object)
+        self.ask(|db| db.add(name, signer, object))
     }
 
     /// Drops objects that are no longer in the store, and their entries.
@@ -109,7 +209,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn remove(&self, names: &[IndexName]) -> Result<()> {
-        lock(&self.db).remove(names)?;
+        self.ask(|db| db.remove(names))?;
         let mut cache = lock(&self.cache);
         cache.packs.clear();
         cache.blobs = 0;
@@ -121,7 +221,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn entries_of(&self, name: &IndexName) -> Result<Vec<EntryNumber>> {
-        lock(&self.db).packs_of(&[*name])
+        self.ask(|db| db.packs_of(name))
     }
 
     /// All packs' entries.
@@ -129,7 +229,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn packs(&self) -> Result<Vec<KnownPack>> {
-        lock(&self.db).packs()
+        self.ask(|db| db.packs())
     }
 
     /// Packs that the given signers vouch for.
@@ -137,7 +237,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>> {
-        lock(&self.db).vouched(by)
+        self.ask(|db| db.vouched(by))
     }
 
     /// Objects that objects by the given signers replace.
@@ -145,7 +245,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn superseded(&self, by: &HashSet<SignerId>) -> Result<HashSet<IndexName>> {
-        lock(&self.db).superseded(by)
+        self.ask(|db| db.superseded(by))
     }
 
     /// One pack's entry; `None` if it was dropped meanwhile, by this process or another.
@@ -156,7 +256,7 @@ impl Index {
         if let Some(pack) = self.cached(number) {
             return Ok(Some(pack));
         }
-        let Some(entry) = lock(&self.db).entry(number)? else { return Ok(None) };
+        let Some(entry) = self.ask(|db| db.entry(number))? else { return Ok(None) };
         let pack = Arc::new(PackMap::new(number, &entry));
         self.keep(&pack);
         Ok(Some(pack))
@@ -192,15 +292,21 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn copies(&self, id: &BlobId) -> Result<Vec<(Arc<PackMap>, Place)>> {
-        let numbers = lock(&self.db).candidates(id)?;
-        let mut found = Vec::new();
-        for number in numbers {
-            let Some(pack) = self.pack(number)? else { continue };
-            if let Some(place) = pack.place(id) {
-                found.push((pack, place));
+        loop {
+            let made = self.made.load(Ordering::Acquire);
+            let numbers = self.ask(|db| db.candidates(id))?;
+            let mut found = Vec::new();
+            for number in numbers {
+                let Some(pack) = self.pack(number)? else { continue };
+                if let Some(place) = pack.place(id) {
+                    found.push((pack, place));
+                }
+            }
+            // Numbers that a damaged file gave may stand for nothing in the one that took its place.
+            if self.made.load(Ordering::Acquire) == made {
+                return Ok(found);
             }
         }
-        Ok(found)
     }
 
     /// A copy of a blob in a pack that `counts` accepts; looks first where the last ones were found.
@@ -234,6 +340,39 @@ impl Index {
         }
         Ok(None)
     }
+
+    /// A copy of a blob that must be there, and that `counts` accepts: where the file knows none, the
+    /// store is asked before it is believed.
+    ///
+    /// # Errors
+    /// See [`Index::renew`].
+    pub fn find_surely(
+        &self,
+        id: &BlobId,
+        counts: impl Fn(&PackMap, &Place) -> bool,
+    ) -> Result<Option<(Arc<PackMap>, Place)>> {
+        let find = || -> Result<_> { Ok(self.copies(id)?.into_iter().find(|(pack, place)| counts(pack, place))) };
+        if let Some(found) = find()? {
+            return Ok(Some(found));
+        }
+        let found = if self.renew()? { find()? } else { None };
+        if found.is_some() {
+            self.condemn("it does not name a blob that is there".into());
+        }
+        Ok(found)
+    }
+}
+
+/// Another database with what the store holds; entries keep the numbers by which this process knows them.
+fn refilled(old: &Db, keeper: &dyn Keeper) -> Result<Db> {
+    let mut new = Db::private(old.numbers())?;
+    let replaced = keeper.refill(&mut |name, signer, object| match new.add(name, signer, object) {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(new.error(fault)),
+    })?;
+    let replaced: Vec<IndexName> = replaced.into_iter().collect();
+    new.remove(&replaced).map_err(|fault| new.error(fault))?;
+    Ok(new)
 }
 
 /// The number of blobs that entries name.

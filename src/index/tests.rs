@@ -88,6 +88,58 @@ fn superseding_counts_by_signer() {
     assert!(index.superseded(&HashSet::from([SIGNER])).unwrap().is_empty());
 }
 
+/// A store of index objects, and what it was told.
+#[derive(Default, Clone)]
+struct Objects(Arc<Mutex<Vec<(IndexName, IndexObject)>>>, Arc<Mutex<Vec<String>>>);
+
+impl Keeper for Objects {
+    fn told(&self, trouble: Trouble) {
+        lock(&self.1).push(format!("{trouble:?}"));
+    }
+
+    fn refill(&self, take: &mut Take<'_>) -> Result<HashSet<IndexName>> {
+        let objects = lock(&self.0);
+        objects.iter().try_for_each(|(name, object)| take(name, &SIGNER, object))?;
+        Ok(objects.iter().flat_map(|(_, object)| object.supersedes.clone()).collect())
+    }
+}
+
+impl Objects {
+    /// Two objects of three packs.
+    fn two() -> Self {
+        let objects = Self::default();
+        lock(&objects.0).push((A, object(vec![pack(1, 0..100), pack(2, 100..150)])));
+        lock(&objects.0).push((B, object(vec![pack(3, 50..60)])));
+        objects
+    }
+
+    /// The index in a folder, brought up to date.
+    fn open(&self, folder: &Path) -> Index {
+        let index = Index::open(folder).unwrap().kept(Box::new(self.clone()));
+        for (name, object) in &*lock(&self.0) {
+            index.add(name, &SIGNER, object).unwrap();
+        }
+        index
+    }
+
+    fn told(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.1))
+    }
+}
+
+/// Changes the file behind the back of whoever has it open.
+fn tamper(folder: &Path, sql: &str) {
+    let db = rusqlite::Connection::open(folder.join("index.db")).unwrap();
+    db.execute_batch(sql).unwrap();
+}
+
+/// The packs of a blob's copies, and their numbers.
+fn copies(index: &Index, n: u32) -> Vec<(u8, EntryNumber)> {
+    let mut copies: Vec<_> = index.copies(&id(n)).unwrap().iter().map(|(p, _)| (p.name.0[0], p.number)).collect();
+    copies.sort_unstable();
+    copies
+}
+
 #[test]
 fn stays_over_a_restart_and_survives_damage() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,12 +153,175 @@ fn stays_over_a_restart_and_survives_damage() {
 }
 
 #[test]
-fn a_damaged_entry_is_an_error_and_not_another_place() {
+fn another_version_s_file_is_made_anew_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::two();
+    objects.open(folder.path());
+    tamper(folder.path(), "PRAGMA user_version = 99");
+    assert_eq!(copies(&objects.open(folder.path()), 55).len(), 2);
+    assert_eq!(objects.told(), Vec::<String>::new());
+}
+
+#[test]
+fn a_row_that_says_something_else_is_never_believed() {
+    for sql in [
+        "UPDATE packs SET entry = CAST(entry || x'00' AS BLOB)",
+        "UPDATE packs SET entry = (SELECT entry FROM packs WHERE no = 3)",
+        "UPDATE packs SET name = zeroblob(32) WHERE no = 1",
+        "UPDATE packs SET size = size + 1 WHERE no = 2",
+        "UPDATE packs SET object = 2 WHERE no = 1",
+        "UPDATE packs SET entry = 7",
+        "DELETE FROM packs WHERE no = 2",
+        "DELETE FROM objects WHERE no = 2",
+        "UPDATE objects SET signer = zeroblob(32) WHERE no = 2",
+        "UPDATE objects SET said = x'0000000000000000' WHERE no = 1",
+        "UPDATE objects SET packs = 1 WHERE no = 1",
+        "DROP TABLE packs",
+        "DROP TABLE objects",
+        "DROP TABLE blobs",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::two();
+        let before = objects.open(folder.path());
+        let (known, packs, vouched) = (before.objects().unwrap(), before.packs().unwrap(), HashSet::from([SIGNER]));
+        let at = copies(&before, 55);
+        drop(before);
+        tamper(folder.path(), sql);
+        // The cache of entries is the process's own: another one reads the file.
+        let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+        assert_eq!(
+            index.objects().unwrap().len(),
+            if sql.starts_with("DELETE FROM objects") { 1 } else { 2 },
+            "{sql}"
+        );
+        let mut found = index.packs().unwrap();
+        found.sort_by_key(|p| p.name);
+        assert_eq!(found.len(), packs.len(), "{sql}");
+        for (found, pack) in found.iter().zip(&packs) {
+            assert_eq!((found.name, found.size, found.signer), (pack.name, pack.size, pack.signer), "{sql}");
+        }
+        let names = |copies: Vec<(u8, EntryNumber)>| copies.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(copies(&index, 55)), names(at), "{sql}");
+        assert_eq!(names(copies(&index, 120)), [2], "{sql}");
+        assert_eq!(index.objects().unwrap().len(), known.len(), "{sql}");
+        assert!(index.vouched(&vouched).unwrap().contains(&PackName([7; 32])), "{sql}");
+        let told = objects.told();
+        assert!(told.len() == 1 && told[0].starts_with("Damaged"), "{sql}: {told:?}");
+        drop(index);
+        // The next one makes the file anew, and says so; the one after has nothing to say.
+        drop(objects.open(folder.path()));
+        assert_eq!(objects.told().len(), 1, "{sql}");
+        assert_eq!(names(copies(&objects.open(folder.path()), 55)), [1, 3], "{sql}");
+        assert_eq!(objects.told(), Vec::<String>::new(), "{sql}");
+    }
+}
+
+#[test]
+fn a_file_damaged_in_use_is_mended_and_entries_keep_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::two();
+    drop(objects.open(folder.path()));
+    let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+    let before: Vec<EntryNumber> = index.packs().unwrap().iter().map(|p| p.number).collect();
+    tamper(folder.path(), "UPDATE packs SET entry = zeroblob(50) WHERE no = 1");
+    assert_eq!(copies(&index, 55), [(1, before[0]), (3, before[2])]);
+    assert_eq!(objects.told().len(), 1);
+    // What is added now has a number that nothing had.
+    let number = index.add(&IndexName([9; 32]), &SIGNER, &object(vec![pack(4, 200..210)])).unwrap();
+    assert!(!before.contains(&number[0]));
+    assert_eq!(copies(&index, 205), [(4, number[0])]);
+}
+
+#[test]
+fn a_blob_that_the_file_lost_is_found_by_asking_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::two();
+    drop(objects.open(folder.path()));
+    tamper(folder.path(), "DELETE FROM blobs");
+    let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+    assert!(index.copies(&id(5)).unwrap().is_empty());
+    assert!(
+        index.find(&id(5), &mut Hint::default(), |_, _| true).unwrap().is_none(),
+        "for whoever stores, that will do"
+    );
+    assert_eq!(objects.told(), Vec::<String>::new());
+    assert!(index.find_surely(&id(5), |_, _| true).unwrap().is_some());
+    assert_eq!(objects.told().len(), 1);
+    assert!(!index.renew().unwrap(), "it came from the store just now");
+    drop(index);
+    assert_eq!(copies(&objects.open(folder.path()), 55).len(), 2);
+}
+
+#[test]
+fn a_blob_that_is_nowhere_does_not_cost_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::two();
+    drop(objects.open(folder.path()));
+    let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+    assert!(index.find_surely(&id(1000), |_, _| true).unwrap().is_none());
+    drop(index);
+    assert_eq!(copies(&Index::open(folder.path()).unwrap(), 55).len(), 2);
+    assert_eq!(objects.told(), Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_file_is_not_taken_away_from_who_has_it_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Objects::two();
+    let first = objects.open(folder.path());
+    tamper(folder.path(), "UPDATE packs SET entry = zeroblob(50) WHERE no = 1");
+    let second = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+    assert_eq!(copies(&second, 55).len(), 2);
+    let third = objects.open(folder.path());
+    assert_eq!(copies(&third, 55).len(), 2, "marked, and still open: the third goes without");
+    drop((second, third));
+    let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(folder.path().join("index.db")).unwrap());
+    let before = inode();
+    assert_eq!(copies(&first, 120).len(), 1);
+    assert_eq!(inode(), before);
+    assert!(folder.path().join("index.damaged").exists());
+    drop(first);
+    assert_eq!(copies(&objects.open(folder.path()), 55).len(), 2);
+    assert!(!folder.path().join("index.damaged").exists());
+}
+
+#[test]
+fn without_a_keeper_damage_is_an_error_and_not_another_place() {
     let folder = tempfile::tempdir().unwrap();
     Index::open(folder.path()).unwrap().add(&A, &SIGNER, &object(vec![pack(1, 0..100)])).unwrap();
-    let db = rusqlite::Connection::open(folder.path().join("index.db")).unwrap();
-    db.execute("UPDATE packs SET entry = CAST(entry || x'00' AS BLOB)", []).unwrap();
+    tamper(folder.path(), "UPDATE packs SET entry = CAST(entry || x'00' AS BLOB)");
     assert!(Index::open(folder.path()).unwrap().copies(&id(5)).is_err());
+}
+
+#[test]
+fn a_pack_that_an_object_names_twice_does_no_harm() {
+    let objects = Objects::default();
+    lock(&objects.0).push((A, object(vec![pack(1, 0..10), pack(1, 0..10)])));
+    let folder = tempfile::tempdir().unwrap();
+    drop(objects.open(folder.path()));
+    let index = objects.open(folder.path());
+    assert_eq!(copies(&index, 5).len(), 2);
+    tamper(folder.path(), "UPDATE packs SET entry = x''");
+    let again = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+    assert_eq!(copies(&again, 5).len(), 2, "one of the two has another number now");
+}
+
+#[test]
+fn what_was_removed_gives_its_room_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = Index::open(folder.path()).unwrap();
+    for n in 0..4u8 {
+        let first = u32::from(n) * 100_000;
+        index.add(&IndexName([n; 32]), &SIGNER, &object(vec![pack(n, first..first + 100_000)])).unwrap();
+    }
+    drop(index);
+    let size = || std::fs::metadata(folder.path().join("index.db")).unwrap().len();
+    let large = size();
+    assert!(large > 12_000_000, "{large}");
+    Index::open(folder.path()).unwrap().remove(&[0, 1, 2].map(|n| IndexName([n; 32]))).unwrap();
+    assert!(size() < large / 2, "{} of {large}", size());
+    assert_eq!(Index::open(folder.path()).unwrap().copies(&id(300_001)).unwrap().len(), 1);
+    assert!(Index::open(folder.path()).unwrap().copies(&id(200_001)).unwrap().is_empty());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::format::header::{self, Header, ObjectType};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::{BlobId, IndexName, PackName, SignerId, SnapshotId};
-use crate::index::{EntryNumber, PackMap};
+use crate::index::{EntryNumber, PackMap, Place};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::{Gone, Repository};
@@ -224,7 +224,7 @@ impl Check<'_> {
     /// Without the private key: that snapshots' objects are whole.
     fn sealed_snapshots(&mut self) -> Result<()> {
         let ids = self.repo.snapshot_ids()?;
-        self.gone_snapshots(&self.repo.gone_snapshots(&ids.iter().copied().collect(), std::iter::empty())?);
+        self.gone_snapshots(&self.repo.gone_snapshots(&ids.iter().copied().collect(), std::iter::empty()));
         for id in ids {
             self.report.snapshots += 1;
             let name = self.repo.names().snapshot(&id);
@@ -386,6 +386,14 @@ impl Check<'_> {
 
     /// True if a blob has a copy that can be relied on, as far as is known.
     fn blob(&mut self, snapshot: &SnapshotId, kind: BlobKind, id: &BlobId, path: &str) -> Result<bool> {
+        let is_sound = |pack: &PackMap, place: &Place| {
+            !self.gone.contains(&pack.number)
+                && !self.doubtful.contains_key(&pack.number)
+                && !self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&place.frame))
+        };
+        if self.repo.index().find_surely(id, is_sound)?.is_some() {
+            return Ok(true);
+        }
         let copies = self.repo.index().copies(id)?;
         if copies.is_empty() {
             self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, path);
@@ -396,10 +404,6 @@ impl Check<'_> {
                 || self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&frame))
         };
         let bad: Vec<bool> = copies.iter().map(|(pack, place)| is_bad(pack, place.frame)).collect();
-        let sound = |at: usize| !bad[at] && !self.doubtful.contains_key(&copies[at].0.number);
-        if (0..copies.len()).any(sound) {
-            return Ok(true);
-        }
         // No copy counts, and each for a reason of its own.
         for ((pack, _), bad) in copies.iter().zip(&bad) {
             let object = match self.doubtful.get(&pack.number) {

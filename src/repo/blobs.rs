@@ -120,14 +120,28 @@ impl Repository {
     /// [`Repository::unindexed`] if the index knows none.
     pub fn blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
         let mut last = self.unindexed(kind, id);
+        if let Some(blob) = self.any_copy(kind, id, &mut last)? {
+            return Ok(blob);
+        }
+        // The index on this machine may have lost a copy: what the store says counts.
+        if self.index.renew()?
+            && let Some(blob) = self.any_copy(kind, id, &mut last)?
+        {
+            self.index.condemn(format!("it does not name every copy of a {}", kind_name(kind)));
+            return Ok(blob);
+        }
+        Err(last)
+    }
+
+    fn any_copy(&self, kind: BlobKind, id: &BlobId, last: &mut Error) -> Result<Option<Vec<u8>>> {
         for (pack, place) in self.index.copies(id)? {
             match self.copy_of(kind, id, &pack, &place) {
-                Ok(blob) => return Ok(blob),
-                Err(e) if e.is_damage() => last = e,
+                Ok(blob) => return Ok(Some(blob)),
+                Err(e) if e.is_damage() => *last = e,
                 Err(e) => return Err(e),
             }
         }
-        Err(last)
+        Ok(None)
     }
 
     /// The error of a blob that no index object names: nobody can tell in which it stood.

@@ -5,17 +5,18 @@
 //! Reports; decides nothing.
 
 use super::Repository;
-use super::local::{lock, read_json, write_json};
-use crate::error::Result;
+use super::local::{read_json, write_json};
+use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
 use crate::id::{SignerId, SnapshotId, to_hex};
+use crate::index::lock::{Hold, Lock, Part};
 use crate::limits;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::path::Path;
 
 const FILE: &str = "chains.json";
-const LOCK: &str = "chains.lock";
 
 /// A snapshot that was in the repository and is not any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,14 +90,12 @@ impl Repository {
     /// Snapshots that are known to have been there, and are neither listed nor buried; remembers what
     /// is there now. `listed` holds every name under `snapshots/`, `read` those that could be read; a
     /// writer key can read none, and is told only what it took itself.
-    ///
-    /// # Errors
-    /// [`crate::error::Error::Local`] where the memory cannot be kept.
+    /// A memory that cannot be kept is told with what else is wrong with local state.
     pub fn gone_snapshots<'m>(
         &self,
         listed: &HashSet<SnapshotId>,
         read: impl Iterator<Item = (SnapshotId, &'m Manifest, SignerId)>,
-    ) -> Result<Vec<Gone>> {
+    ) -> Vec<Gone> {
         let mut gone = BTreeMap::new();
         let mut seen = Vec::new();
         for (id, manifest, signer) in read {
@@ -105,44 +104,60 @@ impl Repository {
             }
             seen.push((id, manifest, signer));
         }
-        if let Some(folder) = self.local.path() {
-            let _lock = lock(&folder.join(LOCK))?;
-            let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
-            let there: HashSet<String> = listed.iter().map(ToString::to_string).collect();
-            let newest: BTreeSet<SnapshotId> = newest_of(&memory, &seen)
-                .into_iter()
-                .filter(|known| !there.contains(*known))
-                .filter_map(|known| known.parse().ok())
-                .collect();
-            for id in newest {
+        match self.recall(listed, &seen) {
+            Ok(newest) => newest.into_iter().for_each(|id| {
                 gone.entry(id).or_insert(Proof::Memory);
-            }
-            let mut news = false;
-            for (id, manifest, signer) in &seen {
-                news |= note(&mut memory, id, manifest, signer);
-            }
-            if news {
-                bound(&mut memory, &there);
-                write_json(&folder.join(FILE), &memory)?;
-            }
+            }),
+            Err(e) => self.local.unusable(&e),
         }
-        Ok(gone.into_iter().map(|(snapshot, proof)| Gone { snapshot, proof }).collect())
+        gone.into_iter().map(|(snapshot, proof)| Gone { snapshot, proof }).collect()
     }
 
-    /// Remembers a snapshot that this process has just created.
-    ///
-    /// # Errors
-    /// [`crate::error::Error::Local`] where the memory cannot be kept.
-    pub fn remember_snapshot(&self, id: &SnapshotId, manifest: &Manifest) -> Result<()> {
-        let Some(folder) = self.local.path() else { return Ok(()) };
-        let _lock = lock(&folder.join(LOCK))?;
+    /// The newest known snapshots that are not listed; remembers what was read now.
+    fn recall(
+        &self,
+        listed: &HashSet<SnapshotId>,
+        seen: &[(SnapshotId, &Manifest, SignerId)],
+    ) -> Result<Vec<SnapshotId>> {
+        let Some(folder) = self.local.path() else { return Ok(Vec::new()) };
+        let _lock = lock(folder)?;
         let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
-        if note(&mut memory, id, manifest, &self.signer()) {
-            bound(&mut memory, &HashSet::new());
+        let there: HashSet<String> = listed.iter().map(ToString::to_string).collect();
+        let newest = newest_of(&memory, seen).into_iter().filter(|known| !there.contains(*known));
+        let newest = newest.filter_map(|known| known.parse().ok()).collect();
+        let mut news = false;
+        for (id, manifest, signer) in seen {
+            news |= note(&mut memory, id, manifest, signer);
+        }
+        if news {
+            bound(&mut memory, &there);
             write_json(&folder.join(FILE), &memory)?;
         }
-        Ok(())
+        Ok(newest)
     }
+
+    /// Remembers a snapshot that this process has just created. It stands, whatever becomes of this
+    /// machine's memory; where that cannot be kept, it is told with what else is wrong with local state.
+    pub fn remember_snapshot(&self, id: &SnapshotId, manifest: &Manifest) {
+        let Some(folder) = self.local.path() else { return };
+        let remember = || -> Result<()> {
+            let _lock = lock(folder)?;
+            let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
+            if note(&mut memory, id, manifest, &self.signer()) {
+                bound(&mut memory, &HashSet::new());
+                write_json(&folder.join(FILE), &memory)?;
+            }
+            Ok(())
+        };
+        if let Err(e) = remember() {
+            self.local.unusable(&e);
+        }
+    }
+}
+
+fn lock(folder: &Path) -> Result<Lock> {
+    Lock::wait(folder, Part::Chains, Hold::Alone)
+        .map_err(|e| Error::Local { path: folder.to_path_buf(), why: e.to_string() })
 }
 
 /// The newest known snapshot of each chain of which nothing as new has been read.

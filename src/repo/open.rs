@@ -3,6 +3,7 @@
 
 use super::create::{decode_tenant, repository_id};
 use super::met::Meeting;
+use super::sync::StoreKeeper;
 use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
@@ -109,12 +110,9 @@ impl Repository {
         if let Some(memory) = memory {
             memory.keep()?;
         }
-        let index = match local.path() {
-            Some(folder) => Index::open(folder)?,
-            None => Index::in_memory()?,
-        };
+        let index = open_index(&local)?;
         let chunker = Chunker::new(&keys.gear);
-        Ok(Self {
+        let repo = Self {
             store,
             clock,
             id,
@@ -133,7 +131,34 @@ impl Repository {
             salvaged,
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
             id_key: Zeroizing::new(bundle.id_key),
-        })
+        };
+        let keeper = repo.index_keeper();
+        Ok(Self { index: repo.index.kept(Box::new(keeper)), ..repo })
+    }
+
+    fn index_keeper(&self) -> StoreKeeper {
+        let admitted = self.signers.signers.iter().map(|s| s.id).chain([self.tenant_verifying]);
+        StoreKeeper {
+            store: Arc::clone(&self.store),
+            names: self.names.clone(),
+            tenant: self.tenant,
+            keys: IdKeys::new(&self.id_key),
+            admitted: admitted.collect(),
+            full: self.full_signers(),
+            local: self.local.clone(),
+        }
+    }
+}
+
+/// The index on this machine; where its folder cannot be used, one that is forgotten with the process.
+fn open_index(local: &LocalFolder) -> Result<Index> {
+    let Some(folder) = local.path() else { return Index::in_memory() };
+    match Index::open(folder) {
+        Err(e @ Error::Local { .. }) => {
+            local.unusable(&e);
+            Index::in_memory()
+        }
+        opened => opened,
     }
 }
 

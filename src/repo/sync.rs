@@ -1,14 +1,84 @@
 //! Bringing the index on this machine up to what the store holds.
 
-use super::Repository;
+use super::{LocalFolder, Repository};
+use crate::crypto::derive::IdKeys;
+use crate::crypto::envelope::Realm;
 use crate::error::{Error, Malformed, Result};
 use crate::format::header::ObjectType;
 use crate::format::index::{self, IndexObject};
-use crate::format::names::last_part;
-use crate::id::{IndexName, PackName, SignerId};
-use crate::index::EntryNumber;
+use crate::format::names::{TenantNames, last_part};
+use crate::id::{IndexName, PackName, SignerId, TenantId};
+use crate::index::{EntryNumber, Keeper, Take, Trouble};
 use crate::limits;
+use crate::store::Store;
 use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Makes the index again from the store where the file on this machine fails.
+pub(super) struct StoreKeeper {
+    pub store: Arc<dyn Store>,
+    pub names: TenantNames,
+    pub tenant: TenantId,
+    pub keys: IdKeys,
+    /// Whose records are read at all.
+    pub admitted: HashSet<SignerId>,
+    /// Whose word counts as a full key's.
+    pub full: HashSet<SignerId>,
+    pub local: LocalFolder,
+}
+
+impl Keeper for StoreKeeper {
+    fn told(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::Damaged(why) => {
+                let path = self.local.path().map(|path| path.display().to_string()).unwrap_or_default();
+                self.local.warn(format!("the index on this machine is damaged ({why}) and is made again: {path}"));
+            }
+            Trouble::Unusable(e) => self.local.unusable(&e),
+        }
+    }
+
+    fn refill(&self, take: &mut Take<'_>) -> Result<HashSet<IndexName>> {
+        let realm = Realm { tenant: self.tenant, keys: &self.keys };
+        let mut replaced = HashSet::new();
+        for listed in self.store.list(&self.names.indexes())? {
+            // What is no index object's name was told when the index was brought up to date.
+            let Ok(name) = last_part(&listed.name).parse::<IndexName>() else { continue };
+            match read_object(&*self.store, &self.names, &realm, |signer| self.admitted.contains(signer), &name) {
+                Ok((signer, object)) => {
+                    if self.full.contains(&signer) {
+                        replaced.extend(&object.supersedes);
+                    }
+                    take(&name, &signer, &object)?;
+                }
+                Err(e) if e.is_damage() => self.local.warn(e.to_string()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+/// Reads and checks one index object.
+fn read_object(
+    store: &dyn Store,
+    names: &TenantNames,
+    realm: &Realm<'_>,
+    is_admitted: impl Fn(&SignerId) -> bool,
+    name: &IndexName,
+) -> Result<(SignerId, IndexObject)> {
+    let label = names.index(name);
+    let bytes = store.read(&label, limits::INDEX_OBJECT_MAX)?;
+    if bytes.last_chunk() != Some(&name.0) {
+        return Err(Error::damaged(label, "it is another object, under this one's name"));
+    }
+    let opened = realm.open_shared(ObjectType::Index, None, &label, &bytes)?;
+    if !is_admitted(&opened.signer) {
+        return Err(Error::damaged(label, format!("signed by {}, who was never admitted", opened.signer.short())));
+    }
+    let object = decode_payload(&opened.payload).map_err(|e| e.of(&*label))?;
+    Ok((opened.signer, object))
+}
 
 impl Repository {
     /// Takes in index objects that are new, drops those that are gone, and returns what could not
@@ -79,20 +149,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Damaged`] if it is not what an admitted signer wrote.
     pub fn read_index(&self, name: &IndexName) -> Result<(SignerId, IndexObject)> {
-        let label = self.names.index(name);
-        let bytes = self.store.read(&label, limits::INDEX_OBJECT_MAX)?;
-        if bytes.last_chunk() != Some(&name.0) {
-            return Err(Error::damaged(label, "it is another object, under this one's name"));
-        }
-        let opened = self.realm().open_shared(ObjectType::Index, None, &label, &bytes)?;
-        if !self.is_admitted(&opened.signer) {
-            return Err(Error::damaged(
-                label,
-                format!("signed by {}, who was never admitted", opened.signer.short()),
-            ));
-        }
-        let object = decode_payload(&opened.payload).map_err(|e| e.of(&*label))?;
-        Ok((opened.signer, object))
+        read_object(&*self.store, &self.names, &self.realm(), |signer| self.is_admitted(signer), name)
     }
 
     /// Seals, names and publishes an index object, and takes it into the local index; returns the

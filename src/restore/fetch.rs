@@ -22,7 +22,8 @@ const OPEN_MAX: usize = 256;
 
 /// Writes whose frames lie close together in one pack: one request.
 struct Job<'w> {
-    pack: Arc<PackMap>,
+    /// `None` if the index dropped its entry meanwhile: the blobs may have other copies.
+    pack: Option<Arc<PackMap>>,
     writes: &'w [Write],
 }
 
@@ -70,14 +71,12 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
 fn feed<'w>(repo: &Repository, writes: &'w [Write], mut send: impl FnMut(Job<'w>) -> bool) -> Result<()> {
     let mut rest = writes;
     while let Some(first) = rest.first() {
-        let gone = || Error::Missing { object: "an entry of the index on this machine".into() };
-        let pack = repo.index().pack(first.frame.0)?.ok_or_else(gone)?;
-        let begin = pack.frame(first.frame.1).map_or(0, |(at, _)| at);
+        let pack = repo.index().pack(first.frame.0)?;
+        let frame = |w: &Write| pack.as_ref().and_then(|pack| pack.frame(w.frame.1));
+        let begin = frame(first).map_or(0, |(at, _)| at);
         let fits = |w: &Write| {
             w.frame.0 == first.frame.0
-                && pack
-                    .frame(w.frame.1)
-                    .is_none_or(|(at, frame)| at + u64::from(frame.stored) - begin <= limits::FETCH_MAX as u64)
+                && frame(w).is_none_or(|(at, frame)| at + u64::from(frame.stored) - begin <= limits::FETCH_MAX as u64)
         };
         let end = rest.iter().position(|w| !fits(w)).unwrap_or(rest.len()).max(1);
         let (now, later) = rest.split_at(end);
@@ -116,8 +115,8 @@ impl Shared<'_> {
     }
 
     fn job(&self, job: &Job<'_>, decompressor: &mut Decompressor) -> Result<()> {
-        let fetched = self.fetch(job);
-        let (mut bytes, base, key) = match fetched {
+        let Some(pack) = &job.pack else { return self.one_by_one(job.writes) };
+        let (mut bytes, base, key) = match self.fetch(pack, job.writes) {
             Ok(fetched) => fetched,
             // The pack is damaged or gone: each blob may still have another copy.
             Err(e) if e.is_damage() => return self.one_by_one(job.writes),
@@ -126,7 +125,7 @@ impl Shared<'_> {
         for writes in job.writes.chunk_by(|a, b| a.frame == b.frame) {
             let Some(first) = writes.first() else { continue };
             let number = first.frame.1;
-            let Some((at, frame)) = job.pack.frame(number) else { continue };
+            let Some((at, frame)) = pack.frame(number) else { continue };
             let start = (at - base) as usize;
             let sealed = bytes.get_mut(start..start + frame.stored as usize).unwrap_or_default();
             match key.frame(number.into(), frame, sealed, decompressor) {
@@ -137,11 +136,11 @@ impl Shared<'_> {
         Ok(())
     }
 
-    fn fetch(&self, job: &Job<'_>) -> Result<(Vec<u8>, u64, Arc<crate::pack::PackKey>)> {
-        let object = self.repo.names().pack(&job.pack.name);
-        let key = self.repo.pack_key(&job.pack)?;
-        let span = |w: Option<&Write>| w.and_then(|w| job.pack.frame(w.frame.1));
-        let (Some((begin, _)), Some((last, frame))) = (span(job.writes.first()), span(job.writes.last())) else {
+    fn fetch(&self, pack: &PackMap, writes: &[Write]) -> Result<(Vec<u8>, u64, Arc<crate::pack::PackKey>)> {
+        let object = self.repo.names().pack(&pack.name);
+        let key = self.repo.pack_key(pack)?;
+        let span = |w: Option<&Write>| w.and_then(|w| pack.frame(w.frame.1));
+        let (Some((begin, _)), Some((last, frame))) = (span(writes.first()), span(writes.last())) else {
             return Err(Error::damaged(object, "it has no such frame"));
         };
         let len = (last + u64::from(frame.stored)).saturating_sub(begin) as usize;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::BlobId;
-use crate::index::{EntryNumber, Hint};
+use crate::index::{EntryNumber, Hint, PackMap, Place};
 use crate::limits;
 use crate::repo::Repository;
 use crate::snapshot::leaves;
@@ -259,9 +259,13 @@ impl Round {
 
     fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {
         // An entry that gives another length is wrong; whoever wrote it must not hide a right one.
-        let found = repo.index().find(&id, &mut self.hint, |pack, place| {
+        let right = |pack: &PackMap, place: &Place| {
             u64::from(place.len) == len && pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0)
-        })?;
+        };
+        let found = match repo.index().find(&id, &mut self.hint, right)? {
+            None => repo.index().find_surely(&id, right)?,
+            found => found,
+        };
         let Some((pack, place)) = found else {
             return Err(match repo.index().copies(&id)?.first() {
                 None => repo.unindexed(BlobKind::Chunk, &id),

@@ -72,7 +72,7 @@ pub fn list(repo: &Repository) -> Result<Listing> {
         }
     }
     let read = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer));
-    listing.gone = repo.gone_snapshots(&listed, read)?;
+    listing.gone = repo.gone_snapshots(&listed, read);
     listing.snapshots.sort_by_key(|s| (s.moment(), s.manifest.ended, s.id));
     Ok(listing)
 }
