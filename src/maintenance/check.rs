@@ -154,9 +154,11 @@ impl Check<'_> {
     /// Holds the index's packs against the store's; returns those that can be read.
     fn packs(&mut self) -> Result<Vec<Job>> {
         self.phase("packs", None)?;
+        // The index first: a snapshot that is being taken on this machine names packs that a listing from
+        // before does not have.
+        let mut known = self.repo.index().packs()?;
         let mut listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.report.packs = listed.len() as u64;
-        let mut known = self.repo.index().packs()?;
         self.signers = known.iter().map(|p| (p.number, p.signer)).collect();
         known.sort_by_key(|p| (p.name, p.size, p.number));
         let mut jobs: Vec<Job> = Vec::new();

@@ -21,7 +21,7 @@ use crate::format::manifest::Manifest;
 use crate::format::names::last_part;
 use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
-use crate::index::{EntryNumber, PackMap, Place};
+use crate::index::{EntryNumber, KnownPack, PackMap, Place};
 use crate::limits;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -141,17 +141,20 @@ impl<'r> Session<'r> {
             return Err(problems.swap_remove(newer));
         }
         self.warnings.extend(problems.iter().map(Error::to_string));
+        // In this order: another session on this machine adds entries of packs that a listing from before
+        // does not have.
+        let known = self.repo.index.packs()?;
         let listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
-        self.count(&listed)
+        self.count(known, &listed)
     }
 
-    fn count(&mut self, listed: &HashMap<PackName, u64>) -> Result<()> {
+    fn count(&mut self, known: Vec<KnownPack>, listed: &HashMap<PackName, u64>) -> Result<()> {
         let repo = self.repo;
         let vouched = repo.index.vouched(&repo.full_signers())?;
         let condemned: HashSet<PackName> =
             self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect();
         let mut counted = Vec::new();
-        for pack in repo.index.packs()? {
+        for pack in known {
             let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
             // One that was cut short is as good as lost.
             let there = listed.get(&pack.name) == Some(&pack.size);
