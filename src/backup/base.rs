@@ -148,7 +148,7 @@ impl Base<'_> {
     /// its files are read again.
     pub fn folder(&self, known: Option<&Known>, token: &Token, folder: &Mark) -> Option<KnownFolder> {
         match (self, token) {
-            (Base::Known(version), Token::Mark(mark)) => known?.folder(version.number, mark).ok().flatten(),
+            (Base::Known(version), Token::Mark(mark)) => known?.folder(version.number, mark),
             (Base::Trees { repo, counting, monitor, told, .. }, Token::Content(content)) => {
                 let mut entries = Vec::new();
                 let tell = |e: &Error| {

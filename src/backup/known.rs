@@ -7,19 +7,28 @@
 //! the range of versions for which they held, so that the newest full snapshot
 //! can still be compared with after later ones. The file is written in one
 //! transaction that ends after the snapshot exists; a crash leaves it as it was.
+//!
+//! Notes are never needed: a damaged file, or one of another source, is dropped
+//! and everything is read again; notes that cannot be written are not, and the
+//! next snapshot goes by those before. Rows are closed by hashes, since a row
+//! that rotted could else say that a file has not changed.
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Malformed, Result};
 use crate::format::content::Content;
 use crate::format::manifest::SnapshotKind;
 use crate::format::node::Kind;
-use crate::id::{IndexName, SnapshotId, to_hex};
+use crate::id::{IndexName, SnapshotId, from_hex, to_hex};
+use crate::index::lock::{Hold, Lock, Part};
+use crate::index::{is_damage, open_private_file};
 use crate::limits;
 use crate::source::files::Stat;
 use minicbor::decode::Decoder;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::cell::RefCell;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A keyed hash that stands for a name or a path.
 pub type Mark = [u8; 16];
@@ -28,9 +37,13 @@ const SCHEMA: &str = "
     CREATE TABLE rows(key BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL, row BLOB NOT NULL,
         PRIMARY KEY(key, since)) WITHOUT ROWID;
     CREATE TABLE versions(no INTEGER PRIMARY KEY, snapshot BLOB NOT NULL, kind INTEGER NOT NULL,
-        seconds INTEGER NOT NULL, nanos INTEGER NOT NULL, indexes BLOB NOT NULL);
-    CREATE TABLE chain(id BLOB NOT NULL, counter INTEGER NOT NULL, previous BLOB);
-    PRAGMA user_version = 1;";
+        seconds INTEGER NOT NULL, nanos INTEGER NOT NULL, indexes BLOB NOT NULL, sum BLOB NOT NULL);
+    CREATE TABLE chain(id BLOB NOT NULL, counter INTEGER NOT NULL, previous BLOB, inode INTEGER NOT NULL, sum BLOB NOT NULL);
+    CREATE TABLE source(mark BLOB NOT NULL);
+    PRAGMA user_version = 2;";
+const VERSION: i64 = 2;
+const BEFORE: &str = "source-";
+const AFTER: &str = ".db";
 /// The end of a row that still holds.
 const OPEN: i64 = i64::MAX;
 
@@ -53,6 +66,20 @@ pub struct Rests {
     pub started: Timestamp,
     /// The index objects there were.
     pub indexes: Vec<IndexName>,
+}
+
+/// Closes a row.
+fn sum(numbers: &[i64], parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let mut out = [0; 16];
+    hasher.finalize_xof().fill(&mut out);
+    out
 }
 
 fn split(names: &[u8]) -> Vec<IndexName> {
@@ -110,7 +137,8 @@ pub struct KnownFolder {
 }
 
 impl KnownFolder {
-    fn encode(&self) -> Vec<u8> {
+    /// The row of a folder since a version, closed together with both.
+    fn encode(&self, key: &Mark, since: i64) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.entries.len() * 120);
         self.content.write_to(&mut out);
         for e in &self.entries {
@@ -125,14 +153,14 @@ impl KnownFolder {
             }
             e.content.write_to(&mut out);
         }
-        let hash = blake3::hash(&out);
-        out.extend_from_slice(&hash.as_bytes()[..8]);
+        let closed = sum(&[since], &[key, &out]);
+        out.extend_from_slice(&closed);
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (body, hash) = bytes.split_last_chunk::<8>().ok_or_else(|| Malformed::new("a row cut short"))?;
-        if blake3::hash(body).as_bytes()[..8] != hash[..] {
+    fn decode(bytes: &[u8], key: &Mark, since: i64) -> Result<Self, Malformed> {
+        let (body, hash) = bytes.split_last_chunk::<16>().ok_or_else(|| Malformed::new("a row cut short"))?;
+        if sum(&[since], &[key, body]) != *hash {
             return Err(Malformed::new("a row whose hash does not match"));
         }
         let mut d = Decoder::new(body);
@@ -168,193 +196,365 @@ fn read_entry(d: &mut Decoder<'_>, body: &[u8]) -> Result<KnownEntry, Malformed>
 /// The state of one source.
 pub struct Known {
     connection: Connection,
+    folder: PathBuf,
     path: PathBuf,
     version: i64,
     full: Option<i64>,
+    versions: Vec<(Version, SnapshotKind)>,
+    chain: Option<Chain>,
+    lost: Option<String>,
+    /// What went wrong first; from then on nothing is noted.
+    failed: RefCell<Option<rusqlite::Error>>,
+    /// Dropped last: SQLite still writes as the connection closes.
+    _held: Lock,
 }
 
-fn local(path: &Path, e: &rusqlite::Error) -> Error {
+/// Why notes are not used.
+enum Fault {
+    /// The file is damaged, of another source or another version of the program.
+    Useless(String),
+    /// The file cannot be read or written.
+    Unusable(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(e: rusqlite::Error) -> Self {
+        if is_damage(&e) { Self::Useless(e.to_string()) } else { Self::Unusable(e) }
+    }
+}
+
+fn local(path: &Path, e: impl std::fmt::Display) -> Error {
     Error::Local { path: path.to_path_buf(), why: e.to_string() }
+}
+
+fn path_of(folder: &Path, mark: &Mark) -> PathBuf {
+    folder.join(format!("{BEFORE}{}{AFTER}", to_hex(mark)))
+}
+
+/// Removes a source's file, and what SQLite keeps beside it. Its lock must be held.
+fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        // What cannot be removed shows when it is opened again.
+        let _ = std::fs::remove_file(file);
+    }
+}
+
+/// What a file says beside its rows.
+#[derive(Default)]
+struct Head {
+    versions: Vec<(Version, SnapshotKind)>,
+    chain: Option<Chain>,
 }
 
 impl Known {
     /// Opens the state of the source that `mark` stands for, and holds it until it is dropped. A
-    /// file that is damaged is made anew. `None` while another backup of the same source runs.
+    /// file that is damaged, or another source's, is made anew. `None` while another backup of the
+    /// same source runs.
     ///
     /// # Errors
     /// [`Error::Local`] where the folder cannot be written.
     pub fn open(folder: &Path, mark: &Mark) -> Result<Option<Self>> {
-        let path = folder.join(format!("source-{}.db", to_hex(mark)));
-        let connection = match prepare(&path) {
-            Ok(connection) => connection,
-            Err(e) if is_busy(&e) => return Ok(None),
-            Err(_) => {
-                for suffix in ["", "-wal", "-shm", "-journal"] {
-                    let mut file = path.clone().into_os_string();
-                    file.push(suffix);
-                    // What cannot be removed shows when it is opened again.
-                    let _ = std::fs::remove_file(file);
-                }
-                prepare(&path).map_err(|e| local(&path, &e))?
-            }
+        let path = path_of(folder, mark);
+        let held = Lock::attempt(folder, Part::Notes(*mark), Hold::Alone).map_err(|e| local(folder, e))?;
+        let Some(held) = held else { return Ok(None) };
+        let unusable = |fault| match fault {
+            Fault::Useless(why) => local(&path, why),
+            Fault::Unusable(e) => local(&path, e),
         };
-        let fails = |e| local(&path, &e);
-        let newest: Option<i64> =
-            connection.query_row("SELECT max(no) FROM versions", [], |row| row.get(0)).map_err(fails)?;
-        let full = connection
-            .query_row("SELECT max(no) FROM versions WHERE kind = 0", [], |row| row.get(0))
-            .map_err(fails)?;
-        Ok(Some(Self { version: newest.unwrap_or(0) + 1, full, connection, path }))
+        let (opened, lost) = match prepare(&path, mark) {
+            Err(Fault::Useless(why)) => {
+                remove(&path);
+                (prepare(&path, mark), Some(why))
+            }
+            other => (other, None),
+        };
+        let (connection, head) = opened.map_err(unusable)?;
+        let Head { versions, chain } = head;
+        let version = versions.last().map_or(0, |(newest, _)| newest.number) + 1;
+        let mut known = Self {
+            connection,
+            folder: folder.to_path_buf(),
+            path,
+            version,
+            full: None,
+            versions,
+            chain,
+            lost,
+            failed: RefCell::default(),
+            _held: held,
+        };
+        known.full = known.newest(true).map(|full| full.number);
+        Ok(Some(known))
     }
 
-    fn fails(&self) -> impl Fn(rusqlite::Error) -> Error + use<> {
-        let path = self.path.clone();
-        move |e| local(&path, &e)
+    /// Why what was noted before is not there any more, if it was damaged.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// Notes that something failed, unless something did before.
+    fn note<T>(&self, answer: Result<T, rusqlite::Error>) -> Option<T> {
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(e) => {
+                self.failed.borrow_mut().get_or_insert(e);
+                None
+            }
+        }
+    }
+
+    fn is_failed(&self) -> bool {
+        self.failed.borrow().is_some()
     }
 
     /// The newest version, or the newest that is full.
-    ///
-    /// # Errors
-    /// [`Error::Local`], as every call here.
-    pub fn newest(&self, full: bool) -> Result<Option<Version>> {
-        self.connection
-            .query_row(
-                "SELECT no, snapshot, seconds, nanos, indexes FROM versions WHERE kind = 0 OR NOT ?1 ORDER BY no DESC LIMIT 1",
-                [full],
-                |row| {
-                    Ok(Version {
-                        number: row.get(0)?,
-                        snapshot: SnapshotId(row.get(1)?),
-                        started: Timestamp { seconds: row.get(2)?, nanos: row.get(3)? },
-                        indexes: split(row.get_ref(4)?.as_blob()?),
-                    })
-                },
-            )
-            .optional()
-            .map_err(self.fails())
+    pub fn newest(&self, full: bool) -> Option<Version> {
+        let fits = |kind: &SnapshotKind| !full || *kind == SnapshotKind::Full;
+        self.versions.iter().rfind(|(_, kind)| fits(kind)).map(|(version, _)| version.clone())
     }
 
     /// The chain of what was written, if it is remembered.
-    ///
-    /// # Errors
-    /// See [`Known::newest`].
-    pub fn chain(&self) -> Result<Option<Chain>> {
-        self.connection
-            .query_row("SELECT id, counter, previous FROM chain", [], |row| {
-                Ok(Chain {
-                    id: row.get(0)?,
-                    counter: row.get::<_, i64>(1)?.unsigned_abs(),
-                    previous: row.get::<_, Option<[u8; 16]>>(2)?.map(SnapshotId),
-                })
-            })
-            .optional()
-            .map_err(self.fails())
+    pub fn chain(&self) -> Option<Chain> {
+        self.chain.clone()
     }
 
-    /// A folder as it was in a version.
-    ///
-    /// # Errors
-    /// See [`Known::newest`]. A row that is damaged is one that is not there.
-    pub fn folder(&self, version: i64, key: &Mark) -> Result<Option<KnownFolder>> {
-        let row: Option<Vec<u8>> = self
-            .connection
-            .prepare_cached(
-                "SELECT row FROM rows WHERE key = ?1 AND since <= ?2 AND until > ?2 ORDER BY since DESC LIMIT 1",
-            )
-            .and_then(|mut q| q.query_row(params![key, version], |row| row.get(0)).optional())
-            .map_err(self.fails())?;
-        Ok(row.and_then(|row| KnownFolder::decode(&row).ok()))
+    /// A folder as it was in a version. A row that is damaged is one that is not there.
+    pub fn folder(&self, version: i64, key: &Mark) -> Option<KnownFolder> {
+        let read = || -> Result<Option<(Vec<u8>, i64)>, rusqlite::Error> {
+            self.connection
+                .prepare_cached(
+                    "SELECT row, since FROM rows WHERE key = ?1 AND since <= ?2 AND until > ?2 ORDER BY since DESC LIMIT 1",
+                )?
+                .query_row(params![key, version], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        };
+        let (row, since) = self.note(read()).flatten()?;
+        KnownFolder::decode(&row, key, since).ok()
     }
 
     /// Forgets everything: a full snapshot begins anew.
-    ///
-    /// # Errors
-    /// See [`Known::newest`].
-    pub fn clear(&mut self) -> Result<()> {
-        self.connection.execute_batch("DELETE FROM rows; DELETE FROM versions").map_err(self.fails())?;
+    pub fn clear(&mut self) {
+        self.note(self.connection.execute_batch("DELETE FROM rows; DELETE FROM versions"));
+        self.versions.clear();
         self.full = None;
-        Ok(())
     }
 
     /// Notes a folder as it is now.
-    ///
-    /// # Errors
-    /// See [`Known::newest`].
-    pub fn put(&self, key: &Mark, folder: &KnownFolder) -> Result<()> {
-        self.end(key)?;
-        self.connection
-            .prepare_cached("INSERT OR REPLACE INTO rows(key, since, until, row) VALUES (?1, ?2, ?3, ?4)")
-            .and_then(|mut q| q.execute(params![key, self.version, OPEN, folder.encode()]))
-            .map(|_| ())
-            .map_err(self.fails())
+    pub fn put(&self, key: &Mark, folder: &KnownFolder) {
+        self.end(key);
+        if self.is_failed() {
+            return;
+        }
+        let put = || {
+            self.connection
+                .prepare_cached("INSERT OR REPLACE INTO rows(key, since, until, row) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![key, self.version, OPEN, folder.encode(key, self.version)])
+        };
+        self.note(put());
     }
 
     /// Notes that a folder is no more.
-    ///
-    /// # Errors
-    /// See [`Known::newest`].
-    pub fn end(&self, key: &Mark) -> Result<()> {
-        let fails = self.fails();
-        // A row that began after the full snapshot serves nobody any more.
-        let full = self.full.unwrap_or(OPEN);
-        self.connection
-            .prepare_cached("DELETE FROM rows WHERE key = ?1 AND until = ?2 AND since > ?3")
-            .and_then(|mut q| q.execute(params![key, OPEN, full]))
-            .map_err(&fails)?;
-        let keep = if self.full.is_some() {
-            "UPDATE rows SET until = ?3 WHERE key = ?1 AND until = ?2"
-        } else {
-            "DELETE FROM rows WHERE key = ?1 AND until = ?2 AND ?3 > 0"
+    pub fn end(&self, key: &Mark) {
+        if self.is_failed() {
+            return;
+        }
+        let end = || -> Result<(), rusqlite::Error> {
+            // A row that began after the full snapshot serves nobody any more.
+            let full = self.full.unwrap_or(OPEN);
+            self.connection
+                .prepare_cached("DELETE FROM rows WHERE key = ?1 AND until = ?2 AND since > ?3")?
+                .execute(params![key, OPEN, full])?;
+            let keep = if self.full.is_some() {
+                "UPDATE rows SET until = ?3 WHERE key = ?1 AND until = ?2"
+            } else {
+                "DELETE FROM rows WHERE key = ?1 AND until = ?2 AND ?3 > 0"
+            };
+            self.connection.prepare_cached(keep)?.execute(params![key, OPEN, self.version])?;
+            Ok(())
         };
-        self.connection
-            .prepare_cached(keep)
-            .and_then(|mut q| q.execute(params![key, OPEN, self.version]))
-            .map(|_| ())
-            .map_err(&fails)
+        self.note(end());
     }
 
     /// Makes what was noted count: the snapshot exists.
     ///
     /// # Errors
-    /// See [`Known::newest`].
+    /// [`Error::Local`] if not all could be noted; then all is as it was before.
     pub fn commit(self, snapshot: SnapshotId, kind: SnapshotKind, from: &Rests, chain: &Chain) -> Result<()> {
-        let fails = self.fails();
+        if !self.is_failed() {
+            self.note(self.write(snapshot, kind, from, chain));
+        }
+        if let Some(e) = &*self.failed.borrow() {
+            return Err(local(&self.path, e));
+        }
+        drop_others(&self.folder, &self.path);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        snapshot: SnapshotId,
+        kind: SnapshotKind,
+        from: &Rests,
+        chain: &Chain,
+    ) -> Result<(), rusqlite::Error> {
         let c = &self.connection;
-        let indexes: Vec<u8> = from.indexes.iter().flat_map(|name| name.0).collect();
-        c.execute("DELETE FROM versions WHERE no <> ?1", [self.full.unwrap_or(0)]).map_err(&fails)?;
+        let Rests { started, indexes } = from;
+        c.execute("DELETE FROM versions WHERE no <> ?1", [self.full.unwrap_or(0)])?;
+        let version = Version { number: self.version, snapshot, started: *started, indexes: indexes.clone() };
+        let indexes: Vec<u8> = indexes.iter().flat_map(|name| name.0).collect();
         c.execute(
-            "INSERT INTO versions(no, snapshot, kind, seconds, nanos, indexes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![self.version, snapshot.0, kind as i64, from.started.seconds, from.started.nanos, indexes],
-        )
-        .map_err(&fails)?;
-        c.execute("DELETE FROM chain", []).map_err(&fails)?;
+            "INSERT INTO versions(no, snapshot, kind, seconds, nanos, indexes, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![
+                version.number,
+                snapshot.0,
+                kind as i64,
+                started.seconds,
+                started.nanos,
+                indexes,
+                version_sum(&version, kind as i64)
+            ],
+        )?;
+        // A file that was copied elsewhere, or put back, has another inode: its chain is not continued there.
+        let inode = inode_of(&self.path);
+        c.execute("DELETE FROM chain", [])?;
         c.execute(
-            "INSERT INTO chain(id, counter, previous) VALUES (?1, ?2, ?3)",
-            params![chain.id, chain.counter as i64, chain.previous.map(|p| p.0)],
-        )
-        .map_err(&fails)?;
-        c.execute_batch("COMMIT").map_err(&fails)
+            "INSERT INTO chain(id, counter, previous, inode, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![chain.id, chain.counter as i64, chain.previous.map(|p| p.0), inode, chain_sum(chain, inode)],
+        )?;
+        let count = |pragma| c.query_row(pragma, [], |row| row.get::<_, i64>(0));
+        let (free, all) = (count("PRAGMA freelist_count")?, count("PRAGMA page_count")?);
+        if free >= limits::LOCAL_FREE_PAGES && free >= all / 4 {
+            c.pragma(None, "incremental_vacuum", 0, |_| Ok(()))?;
+        }
+        c.execute_batch("COMMIT")
     }
 }
 
-fn is_busy(e: &rusqlite::Error) -> bool {
-    matches!(e.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+impl Drop for Known {
+    fn drop(&mut self) {
+        // The next one would meet the same damage.
+        if self.failed.borrow().as_ref().is_some_and(is_damage) {
+            remove(&self.path);
+        }
+    }
 }
 
-/// Opens the file and begins the one transaction, which also keeps others out.
-fn prepare(path: &Path) -> Result<Connection, rusqlite::Error> {
+fn version_sum(version: &Version, kind: i64) -> [u8; 16] {
+    let Version { number, snapshot, started, indexes } = version;
+    let indexes: Vec<u8> = indexes.iter().flat_map(|name| name.0).collect();
+    sum(&[*number, kind, started.seconds, started.nanos.into()], &[&snapshot.0, &indexes])
+}
+
+fn chain_sum(chain: &Chain, inode: i64) -> [u8; 16] {
+    let previous: &[u8] = chain.previous.as_ref().map_or(&[], |p| p.as_bytes());
+    sum(&[chain.counter as i64, inode], &[&chain.id, previous])
+}
+
+/// 0 where it cannot be told.
+fn inode_of(path: &Path) -> i64 {
+    std::fs::metadata(path).map_or(0, |m| m.ino() as i64)
+}
+
+/// Drops the notes of sources that have not been backed up for long, or that are too many. How long is
+/// told by the times of the files alone.
+fn drop_others(folder: &Path, own: &Path) {
+    let Ok(now) = std::fs::metadata(own).and_then(|m| m.modified()) else { return };
+    let mut found: Vec<(SystemTime, Mark)> = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let mark = name.to_str().and_then(|name| name.strip_prefix(BEFORE)?.strip_suffix(AFTER));
+        if let (Some(mark), Ok(time)) = (mark.and_then(from_hex), entry.metadata().and_then(|m| m.modified()))
+            && entry.path() != own
+        {
+            found.push((time, mark));
+        }
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    let old =
+        |time| now.duration_since(time).is_ok_and(|age| age > Duration::from_secs(limits::LOCAL_UNUSED_SECONDS));
+    for (at, (time, mark)) in found.into_iter().enumerate() {
+        // This source's own file is one of those that are kept.
+        if (at + 1 >= limits::LOCAL_SOURCES_MAX || old(time))
+            && let Ok(Some(_held)) = Lock::attempt(folder, Part::Notes(mark), Hold::Alone)
+        {
+            remove(&path_of(folder, &mark));
+        }
+    }
+}
+
+/// Opens the file, begins the one transaction, and reads all that does not stand in rows of folders.
+fn prepare(path: &Path, mark: &Mark) -> Result<(Connection, Head), Fault> {
+    // What cannot be made shows when SQLite opens it.
+    let _ = open_private_file(path);
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_millis(200))?;
+    // Before anything is written: it cannot be changed later.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "journal_size_limit", limits::LOCAL_LOG_BYTES)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
     connection.execute_batch("BEGIN IMMEDIATE")?;
     match connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))? {
-        1 => {}
-        0 => connection.execute_batch(SCHEMA)?,
-        _ => return Err(rusqlite::Error::InvalidQuery),
+        VERSION => {}
+        0 => {
+            connection.execute_batch(SCHEMA)?;
+            connection.execute("INSERT INTO source(mark) VALUES (?1)", [mark])?;
+        }
+        _ => return Err(Fault::Useless("another version of the program made it".into())),
     }
-    Ok(connection)
+    if connection.query_row("SELECT mark FROM source", [], |row| row.get::<_, Mark>(0))? != *mark {
+        return Err(Fault::Useless("it is another source's".into()));
+    }
+    let head = Head { versions: read_versions(&connection)?, chain: read_chain(&connection, path)? };
+    Ok((connection, head))
+}
+
+fn wrong() -> Fault {
+    Fault::Useless("a row's hash does not match".into())
+}
+
+fn read_versions(connection: &Connection) -> Result<Vec<(Version, SnapshotKind)>, Fault> {
+    let mut query =
+        connection.prepare("SELECT no, snapshot, kind, seconds, nanos, indexes, sum FROM versions ORDER BY no")?;
+    let mut rows = query.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let version = Version {
+            number: row.get(0)?,
+            snapshot: SnapshotId(row.get(1)?),
+            started: Timestamp { seconds: row.get(3)?, nanos: row.get(4)? },
+            indexes: split(row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?),
+        };
+        let kind: i64 = row.get(2)?;
+        if version_sum(&version, kind) != row.get::<_, [u8; 16]>(6)? {
+            return Err(wrong());
+        }
+        let kind = if kind == SnapshotKind::Full as i64 { SnapshotKind::Full } else { SnapshotKind::Incremental };
+        found.push((version, kind));
+    }
+    Ok(found)
+}
+
+/// The chain, unless the file is a copy: then another goes on with it.
+fn read_chain(connection: &Connection, path: &Path) -> Result<Option<Chain>, Fault> {
+    let row = connection
+        .query_row("SELECT id, counter, previous, inode, sum FROM chain", [], |row| {
+            let chain = Chain {
+                id: row.get(0)?,
+                counter: row.get::<_, i64>(1)?.unsigned_abs(),
+                previous: row.get::<_, Option<[u8; 16]>>(2)?.map(SnapshotId),
+            };
+            Ok((chain, row.get::<_, i64>(3)?, row.get::<_, [u8; 16]>(4)?))
+        })
+        .optional()?;
+    let Some((chain, inode, closed)) = row else { return Ok(None) };
+    if chain_sum(&chain, inode) != closed {
+        return Err(wrong());
+    }
+    Ok(Some(chain).filter(|_| inode == inode_of(path)))
 }
 
 /// True if a change at `time` could have gone unnoticed by a snapshot that began at `started`.
@@ -390,13 +590,13 @@ mod tests {
     fn snapshot(root: &Path, n: u8, kind: SnapshotKind, put: &[(u8, u64)], end: &[u8]) {
         let mut known = Known::open(root, &[0; 16]).unwrap().unwrap();
         if kind == SnapshotKind::Full {
-            known.clear().unwrap();
+            known.clear();
         }
         for (key, f) in put {
-            known.put(&[*key; 16], &folder(*f)).unwrap();
+            known.put(&[*key; 16], &folder(*f));
         }
         for key in end {
-            known.end(&[*key; 16]).unwrap();
+            known.end(&[*key; 16]);
         }
         let rests = Rests { started: START, indexes: vec![IndexName([n; 32]); 2] };
         known.commit(SnapshotId([n; 16]), kind, &rests, &CHAIN).unwrap();
@@ -411,22 +611,22 @@ mod tests {
         snapshot(root, 2, Incremental, &[(1, 11)], &[]);
         snapshot(root, 3, Incremental, &[(1, 12), (3, 30)], &[2]);
         let known = Known::open(root, &[0; 16]).unwrap().unwrap();
-        let (newest, full) = (known.newest(false).unwrap().unwrap(), known.newest(true).unwrap().unwrap());
+        let (newest, full) = (known.newest(false).unwrap(), known.newest(true).unwrap());
         assert_eq!((newest.snapshot.0[0], full.snapshot.0[0]), (3, 1));
         assert_eq!(newest.indexes, [IndexName([3; 32]); 2]);
-        let read = |version: &Version, key: u8| known.folder(version.number, &[key; 16]).unwrap();
+        let read = |version: &Version, key: u8| known.folder(version.number, &[key; 16]);
         assert_eq!(read(&newest, 1), Some(folder(12)));
         assert_eq!((read(&newest, 2), read(&newest, 3)), (None, Some(folder(30))));
         assert_eq!((read(&full, 1), read(&full, 2)), (Some(folder(10)), Some(folder(20))));
         assert_eq!(read(&full, 3), None);
-        assert_eq!(known.chain().unwrap(), Some(CHAIN));
+        assert_eq!(known.chain(), Some(CHAIN));
         let rows: i64 = known.connection.query_row("SELECT count(*) FROM rows", [], |r| r.get(0)).unwrap();
         assert_eq!(rows, 4, "no row is kept that neither needs");
         drop(known);
         snapshot(root, 4, Full, &[(1, 40)], &[]);
         let known = Known::open(root, &[0; 16]).unwrap().unwrap();
-        let newest = known.newest(true).unwrap().unwrap();
-        assert_eq!(known.folder(newest.number, &[2; 16]).unwrap(), None);
+        let newest = known.newest(true).unwrap();
+        assert_eq!(known.folder(newest.number, &[2; 16]), None);
     }
 
     #[test]
@@ -434,25 +634,155 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         snapshot(root.path(), 1, SnapshotKind::Full, &[(1, 10)], &[]);
         let known = Known::open(root.path(), &[0; 16]).unwrap().unwrap();
-        known.put(&[1; 16], &folder(11)).unwrap();
+        known.put(&[1; 16], &folder(11));
         assert!(Known::open(root.path(), &[0; 16]).unwrap().is_none(), "a second backup of it must not wait");
         drop(known);
         let known = Known::open(root.path(), &[0; 16]).unwrap().unwrap();
-        let newest = known.newest(false).unwrap().unwrap();
-        assert_eq!(known.folder(newest.number, &[1; 16]).unwrap(), Some(folder(10)));
+        let newest = known.newest(false).unwrap();
+        assert_eq!(known.folder(newest.number, &[1; 16]), Some(folder(10)));
+    }
+
+    fn file(root: &Path) -> PathBuf {
+        path_of(root, &[0; 16])
+    }
+
+    /// Changes the file behind the back of the notes.
+    fn tamper(root: &Path, sql: &str) {
+        Connection::open(file(root)).unwrap().execute_batch(sql).unwrap();
     }
 
     #[test]
     fn damage_is_the_same_as_nothing() {
         let root = tempfile::tempdir().unwrap();
-        snapshot(root.path(), 1, SnapshotKind::Full, &[(1, 10)], &[]);
-        let known = Known::open(root.path(), &[0; 16]).unwrap().unwrap();
-        known.connection.execute("UPDATE rows SET row = x'00'", []).unwrap();
-        assert_eq!(known.folder(1, &[1; 16]).unwrap(), None);
+        let root = root.path();
+        snapshot(root, 1, SnapshotKind::Full, &[(1, 10), (2, 20)], &[]);
+        tamper(root, "UPDATE rows SET row = x'00' WHERE key = x'01010101010101010101010101010101'");
+        let known = Known::open(root, &[0; 16]).unwrap().unwrap();
+        assert_eq!((known.folder(1, &[1; 16]), known.folder(1, &[2; 16])), (None, Some(folder(20))));
+        assert_eq!(known.lost(), None);
         drop(known);
-        let file = std::fs::read_dir(root.path()).unwrap().next().unwrap().unwrap().path();
-        std::fs::write(&file, vec![7; 5000]).unwrap();
-        assert_eq!(Known::open(root.path(), &[0; 16]).unwrap().unwrap().newest(false).unwrap(), None);
+        std::fs::write(file(root), vec![7; 5000]).unwrap();
+        let known = Known::open(root, &[0; 16]).unwrap().unwrap();
+        assert_eq!((known.newest(false), known.chain()), (None, None));
+        assert!(known.lost().is_some());
+    }
+
+    #[test]
+    fn a_row_that_says_something_else_is_noticed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        for (sql, all) in [
+            ("UPDATE versions SET seconds = seconds + 4", true),
+            ("UPDATE versions SET indexes = x''", true),
+            ("UPDATE chain SET counter = counter + 1", true),
+            ("UPDATE source SET mark = zeroblob(15)", true),
+            ("PRAGMA user_version = 3", true),
+            ("DROP TABLE chain", true),
+            // What was noted for one folder, under another's key.
+            (
+                "DELETE FROM rows WHERE key = x'01010101010101010101010101010101'; UPDATE rows SET key = x'01010101010101010101010101010101'",
+                false,
+            ),
+            ("UPDATE rows SET since = 0", false),
+        ] {
+            snapshot(root, 1, SnapshotKind::Full, &[(1, 10), (2, 20)], &[]);
+            tamper(root, sql);
+            let known = Known::open(root, &[0; 16]).unwrap().unwrap();
+            assert_eq!(known.lost().is_some(), all, "{sql}");
+            assert_eq!(known.newest(false).is_none(), all, "{sql}");
+            assert_eq!(known.folder(1, &[1; 16]), None, "{sql}");
+            drop(known);
+            remove(&file(root));
+        }
+    }
+
+    #[test]
+    fn a_damaged_tree_of_rows_goes_with_the_run_that_finds_it() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let many: Vec<(u8, u64)> = (1..200).map(|n| (n, u64::from(n))).collect();
+        snapshot(root, 1, SnapshotKind::Full, &many, &[]);
+        let whole = std::fs::read(file(root)).unwrap();
+        let page = 4096;
+        assert!(whole.len() > 12 * page);
+        let mut bytes = whole.clone();
+        bytes[8 * page..10 * page].fill(0xee);
+        std::fs::write(file(root), &bytes).unwrap();
+        let known = Known::open(root, &[0; 16]).unwrap().unwrap();
+        let read = (1..200u8).filter(|n| known.folder(1, &[*n; 16]) == Some(folder((*n).into()))).count();
+        assert!((1..199).contains(&read), "{read}");
+        known.put(&[1; 16], &folder(1));
+        let rests = Rests { started: START, indexes: Vec::new() };
+        known.commit(SnapshotId([2; 16]), SnapshotKind::Incremental, &rests, &CHAIN).unwrap_err();
+        assert!(!file(root).exists());
+    }
+
+    #[test]
+    fn notes_of_another_source_and_copies_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        snapshot(root, 1, SnapshotKind::Full, &[(1, 10)], &[]);
+        let copy = root.join("copy");
+        std::fs::copy(file(root), &copy).unwrap();
+        std::fs::copy(&copy, path_of(root, &[9; 16])).unwrap();
+        let known = Known::open(root, &[9; 16]).unwrap().unwrap();
+        assert_eq!((known.newest(false), known.chain()), (None, None));
+        drop(known);
+        // As after the machine was restored: the same content in another file.
+        std::fs::rename(&copy, file(root)).unwrap();
+        let known = Known::open(root, &[0; 16]).unwrap().unwrap();
+        assert_eq!((known.folder(1, &[1; 16]), known.chain(), known.lost()), (Some(folder(10)), None, None));
+    }
+
+    #[test]
+    fn notes_of_sources_that_are_gone_go_too() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let now = SystemTime::now();
+        let before = |seconds| now - Duration::from_secs(seconds);
+        let make = |n: u16, time| {
+            let mut mark = [1; 16];
+            mark[..2].copy_from_slice(&n.to_be_bytes());
+            let path = path_of(root, &mark);
+            std::fs::File::create(&path).unwrap().set_modified(time).unwrap();
+            (mark, path)
+        };
+        let (_, old) = make(1, before(limits::LOCAL_UNUSED_SECONDS + 600));
+        let (_, young) = make(2, before(limits::LOCAL_UNUSED_SECONDS - 600));
+        let (mark, held) = make(3, before(limits::LOCAL_UNUSED_SECONDS + 600));
+        let lock = Lock::attempt(root, Part::Notes(mark), Hold::Alone).unwrap();
+        let other = root.join("source-photo.db");
+        std::fs::write(&other, "x").unwrap();
+        snapshot(root, 1, SnapshotKind::Full, &[(1, 10)], &[]);
+        assert!(!old.exists() && young.exists() && held.exists() && other.exists());
+        drop(lock);
+        for n in 0..limits::LOCAL_SOURCES_MAX as u16 {
+            make(100 + n, before(60));
+        }
+        snapshot(root, 2, SnapshotKind::Full, &[(1, 10)], &[]);
+        let left = std::fs::read_dir(root).unwrap().filter(|e| e.as_ref().unwrap().file_name().len() == 42).count();
+        assert_eq!(left, limits::LOCAL_SOURCES_MAX);
+        assert!(file(root).exists() && !young.exists());
+    }
+
+    #[test]
+    fn a_file_shrinks_with_its_source() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let mut wide = folder(1);
+        wide.entries = vec![wide.entries[0].clone(); 2000];
+        let mut known = Known::open(root, &[0; 16]).unwrap().unwrap();
+        known.clear();
+        for n in 0..60 {
+            known.put(&[n; 16], &wide);
+        }
+        let rests = || Rests { started: START, indexes: Vec::new() };
+        known.commit(SnapshotId([1; 16]), SnapshotKind::Full, &rests(), &CHAIN).unwrap();
+        let size = || std::fs::metadata(file(root)).unwrap().len();
+        let large = size();
+        assert!(large > 8_000_000, "{large}");
+        snapshot(root, 2, SnapshotKind::Full, &[(1, 10)], &[]);
+        assert!(size() < large / 50, "{} of {large}", size());
     }
 
     #[test]

@@ -142,16 +142,28 @@ impl<'a> Planned<'a> {
         patterns.build().map_err(|e| Error::Invalid(format!("the patterns to exclude: {e}")))
     }
 
-    fn known(&self, monitor: &dyn Monitor) -> Result<Option<Known>> {
-        let Some(folder) = self.repo.local().path() else { return Ok(None) };
-        let known = Known::open(folder, &self.mark)?;
-        if known.is_none() {
-            monitor.event(Event::Warning(
+    fn known(&self, monitor: &dyn Monitor) -> Option<Known> {
+        let warn = |warning| monitor.event(Event::Warning(warning));
+        let known = match Known::open(self.repo.local().path()?, &self.mark) {
+            Ok(known) => known,
+            Err(e) => {
+                self.repo.local().unusable(&e);
+                return None;
+            }
+        };
+        match known.as_ref().map(Known::lost) {
+            None => warn(
                 "another snapshot of the same source is running on this machine; this one does not use its notes"
                     .into(),
-            ));
+            ),
+            Some(Some(why)) => {
+                warn(format!(
+                    "this machine's notes of the source cannot be used ({why}) and begin anew; this snapshot takes longer"
+                ));
+            }
+            Some(None) => {}
         }
-        Ok(known)
+        known
     }
 
     /// What the source is compared with.
@@ -166,7 +178,7 @@ impl<'a> Planned<'a> {
         }
         let full_only = self.options.kind == SnapshotKind::Differential;
         let trusted = |id: &SnapshotId| session.is_none_or(|s| s.counting().trusts(id));
-        if let Some(version) = known.map(|k| k.newest(full_only)).transpose()?.flatten()
+        if let Some(version) = known.and_then(|k| k.newest(full_only))
             && trusted(&version.snapshot)
             && self.still_there(&version.snapshot, monitor)?
             && self.still_indexed(&version, monitor)?
@@ -249,7 +261,7 @@ impl<'a> Planned<'a> {
         for problem in self.repo.sync_index()? {
             monitor.event(Event::Warning(problem.to_string()));
         }
-        let known = self.known(monitor)?;
+        let known = self.known(monitor);
         let base = self.base(None, known.as_ref(), monitor)?;
         let base_id = base.snapshot();
         // The channels stay unused: a dry run reads no file.
@@ -275,8 +287,8 @@ impl<'a> Planned<'a> {
     }
 
     fn take(&self, session: &Session<'_>, source: Source, monitor: &dyn Monitor) -> Result<Taken> {
-        let mut known = self.known(monitor)?;
-        let chain = known.as_ref().map(Known::chain).transpose()?.flatten();
+        let mut known = self.known(monitor);
+        let chain = known.as_ref().and_then(Known::chain);
         let chain = match chain {
             Some(chain) => Chain { counter: chain.counter + 1, ..chain },
             None => Chain { id: random::bytes()?, counter: 1, previous: None },
@@ -287,7 +299,7 @@ impl<'a> Planned<'a> {
             && let Some(known) = &mut known
         {
             // What the notes say of folders does not follow from the base: begin anew.
-            known.clear()?;
+            known.clear();
         }
         monitor.event(Event::Phase { name: "reading", total_bytes: None });
         let state = WriterState::default();
@@ -325,8 +337,13 @@ impl<'a> Planned<'a> {
                 readers.push(scope.spawn(move || read_files(reader, &jobs, &done, monitor)));
             }
             drop((jobs, done_tx));
-            let newest = known.map(|k| k.newest(false)).transpose()?.flatten();
-            let note_all = matches!(&base, Base::Known(version) if newest.as_ref() != Some(version));
+            let newest = known.and_then(|k| k.newest(false));
+            let note_all = match &base {
+                Base::None => false,
+                Base::Known(version) => newest.as_ref() != Some(version),
+                // The notes are empty: they must not say that a folder without changes was not there.
+                Base::Trees { .. } => true,
+            };
             let settings = self.settings(base, note_all, monitor)?;
             let walk = Walk::new(settings, known, Some(writer.lane()), jobs_tx, done);
             let walked = walk.run(&selection.root, self.mark);
@@ -422,7 +439,7 @@ impl Taken {
             let rests = Rests { started: self.manifest.started, indexes };
             // The snapshot stands; without notes the next one only takes longer.
             if let Err(e) = known.commit(snapshot, kind, &rests, &chain) {
-                tracing::warn!("the notes on this machine were not kept: {e}");
+                repo.local().unusable(&e);
             }
         }
         Ok(Outcome { snapshot: Some(snapshot), manifest: self.manifest, troubles: self.troubles })

@@ -399,11 +399,12 @@ impl<'a, 'w> Walk<'a, 'w> {
         if skipped > 0 {
             self.settings.monitor.event(Event::Bytes(skipped));
         }
-        gone.iter().filter(|old| old.kind == Kind::Dir).try_for_each(|old| self.forget_below(old))
+        gone.iter().filter(|old| old.kind == Kind::Dir).for_each(|old| self.forget_below(old));
+        Ok(())
     }
 
     /// A folder that is no more: counts what it held, and ends its rows in the local state.
-    fn forget_below(&mut self, old: &KnownEntry) -> Result<()> {
+    fn forget_below(&mut self, old: &KnownEntry) {
         let mut pending = vec![old.clone()];
         while let Some(folder) = pending.pop() {
             let token = self.settings.base.below(&folder);
@@ -417,10 +418,9 @@ impl<'a, 'w> Walk<'a, 'w> {
                 }
             }
             if let (Some(known), false) = (self.known, self.settings.dry_run) {
-                known.end(&folder.name)?;
+                known.end(&folder.name);
             }
         }
-        Ok(())
     }
 
     /// Opens and lists a subfolder.
@@ -547,7 +547,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             && entries.iter().all(|e| e.same && !e.lost)
         {
             if let (Some(known), true) = (self.known, self.settings.note_all) {
-                known.put(&mark, before)?;
+                known.put(&mark, before);
             }
             return Ok(before.content.clone());
         }
@@ -582,7 +582,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             now.content = tree.finish(lane)?;
         }
         if let Some(known) = self.known {
-            known.put(&mark, &now)?;
+            known.put(&mark, &now);
         }
         Ok(now.content)
     }

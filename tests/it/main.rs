@@ -16,6 +16,7 @@ mod rollback;
 mod screens;
 mod session;
 mod signers;
+mod state;
 mod streams;
 mod support;
 mod testdata;

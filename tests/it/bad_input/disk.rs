@@ -158,15 +158,74 @@ fn a_restore_to_a_full_disk_fails() {
     assert_eq!(fs::read(place.path("target/b")).unwrap(), noise("b", 3_000_000));
 }
 
+/// Takes a snapshot, lists, checks and restores with a cache that cannot be written: one warning each,
+/// which names the folder.
+fn expect_without_cache(place: &Place, told: &str) {
+    let at = place.path("cache").to_string_lossy().into_owned();
+    let run = |arguments: &[&str]| {
+        let ran = place.run(&[&["--cache-dir", &at], arguments].concat()).expect_code(0);
+        let said = ran.stderr();
+        assert!(said.contains(&at) && said.contains(told) && said.lines().count() == 1, "{arguments:?}: {said}");
+    };
+    run(&["snapshot", "--quiet", "source"]);
+    run(&["check", "--read-data"]);
+    run(&["restore", "latest", "--target", "out", "--verify"]);
+    assert_eq!(fs::read(place.path("out/source/a")).unwrap(), noise("a", 100_000));
+    fs::remove_dir_all(place.path("out")).unwrap();
+}
+
 #[test]
 fn local_state_on_a_full_disk_is_told() {
     let place = Place::with_repository();
     place.write("source/a", noise("a", 100_000));
     let Some(mounted) = Mounted::new(place.path("cache"), 1) else { return };
+    let filler = mounted.fill(0);
+    expect_without_cache(&place, "local state cannot be kept");
+    // Full beside a cache that was there before; then with room again.
+    fs::remove_file(filler).unwrap();
+    place.run(&["--cache-dir", "cache", "snapshot", "source"]).expect_code(0);
     mounted.fill(0);
-    let ran = place.run(&["--cache-dir", "cache", "snapshot", "source"]);
-    assert_eq!(ran.code(), 1, "{}", ran.stderr());
-    assert!(ran.stderr().contains("cache"), "which disk it is: {}", ran.stderr());
+    place.write("source/b", noise("b", 100_000));
+    let ran = place.run(&["--cache-dir", "cache", "snapshot", "--quiet", "source"]).expect_code(0);
+    assert!(
+        ran.stderr().contains("local state cannot be kept") && ran.stderr().lines().count() == 1,
+        "{}",
+        ran.stderr()
+    );
+    fs::remove_file(mounted.0.join("filler")).unwrap();
+    let ran = place.run(&["--cache-dir", "cache", "check", "--read-data"]).expect_code(0);
+    assert_eq!(ran.stderr(), "");
     drop(mounted);
     place.run(&["snapshot", "source"]).expect_code(0);
+}
+
+#[test]
+fn local_state_on_a_disk_that_fills_up_is_told() {
+    let place = Place::with_repository();
+    for n in 0..600 {
+        place.write(format!("source/{n}"), noise(&n.to_string(), 3000));
+    }
+    let Some(mounted) = Mounted::new(place.path("cache"), 4) else { return };
+    place.run(&["--cache-dir", "cache", "ls"]);
+    // Room for some pages, and not for all.
+    for leave in [16_384, 65_536, 131_072] {
+        let filler = mounted.fill(leave);
+        place.write("source/more", noise(&leave.to_string(), 3000));
+        let ran =
+            place.run(&["--cache-dir", "cache", "snapshot", "--quiet", "--kind", "full", "source"]).expect_code(0);
+        assert!(ran.stderr().lines().count() <= 1, "{}", ran.stderr());
+        fs::remove_file(filler).unwrap();
+        place.run(&["--cache-dir", "cache", "check", "--read-data"]).expect_code(0);
+        place.run(&["check", "--read-data"]).expect_code(0);
+    }
+}
+
+#[test]
+fn local_state_that_is_read_only_is_told() {
+    let place = Place::with_repository();
+    place.write("source/a", noise("a", 100_000));
+    let Some(mounted) = Mounted::new(place.path("cache"), 2) else { return };
+    place.run(&["--cache-dir", "cache", "snapshot", "source"]).expect_code(0);
+    mounted.read_only();
+    expect_without_cache(&place, "local state cannot be kept");
 }
