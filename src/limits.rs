@@ -135,7 +135,14 @@ pub const RACY_COARSE_NANOS: i128 = 2_000_000_000;
 pub const LOCAL_FREE_PAGES: i64 = 1024;
 /// The log beside a local database, once it has been worked off, bytes.
 pub const LOCAL_LOG_BYTES: i64 = 16 * 1024 * 1024;
-/// The notes of a source go once they have not been used for this long, seconds (180 days).
+/// The index and the notes of a tenant, and the notes of a source, go once they have not been used for
+/// this long, seconds (180 days).
 pub const LOCAL_UNUSED_SECONDS: u64 = 180 * 86_400;
+/// How often a machine looks for local state that is not used any more, seconds.
+pub const LOCAL_SWEEP_SECONDS: u64 = 86_400;
 /// Sources of one tenant whose notes are kept, the newest first.
 pub const LOCAL_SOURCES_MAX: usize = 1000;
+/// Tenants whose index and notes are kept, the newest first.
+pub const LOCAL_TENANTS_MAX: usize = 1000;
+/// Tenants of which is kept what was seen of them: some hundred bytes each.
+pub const LOCAL_SEEN_MAX: usize = 10_000;

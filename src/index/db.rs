@@ -464,7 +464,10 @@ fn shrink(t: &Transaction<'_>) -> Result<(), Fault> {
 
 /// Removes the file and what SQLite keeps beside it; the mark goes last, so that a crash in between
 /// leaves nothing half removed that passes for whole.
-fn remove_files(folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
+///
+/// # Errors
+/// The file that cannot be removed, and why.
+pub fn remove_files(folder: &Path) -> Result<(), (PathBuf, std::io::Error)> {
     for name in [FILE, "index.db-wal", "index.db-shm", "index.db-journal", MARK] {
         let file = folder.join(name);
         match std::fs::remove_file(&file) {

@@ -5,10 +5,12 @@
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, futimens};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// The file.
 pub const LOCK_FILE: &str = "index.lock";
@@ -117,6 +119,17 @@ impl Lock {
     }
 }
 
+/// Notes that the folder is in use, and returns the time by the folder's own clock.
+///
+/// # Errors
+/// Where the lock file cannot be made or its time not set.
+pub fn touch(folder: &Path) -> io::Result<SystemTime> {
+    let file = open(folder)?;
+    let time = |nanos| Timespec { tv_sec: 0, tv_nsec: nanos };
+    futimens(&file, &Timestamps { last_access: time(UTIME_OMIT), last_modification: time(UTIME_NOW) })?;
+    file.metadata()?.modified()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +165,14 @@ mod tests {
             let _second = waiting.join().unwrap();
             assert!(Lock::attempt(folder.path(), Part::Gate, Hold::Alone).unwrap().is_none());
         });
+    }
+
+    #[test]
+    fn touching_sets_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = touch(folder.path()).unwrap();
+        let file = open(folder.path()).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(touch(folder.path()).unwrap() >= first);
     }
 }

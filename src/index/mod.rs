@@ -9,7 +9,7 @@ mod fault;
 mod loaded;
 pub mod lock;
 
-pub use db::open_private_file;
+pub use db::{open_private_file, remove_files};
 pub use fault::is_damage;
 pub use loaded::{PackMap, Place};
 

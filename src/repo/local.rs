@@ -3,10 +3,11 @@
 //! Losing it costs time, never data; where it cannot be used, work goes on
 //! without it, and that is told once.
 
+use super::sweep;
 use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SignerId, TenantId, from_hex, to_hex};
-use crate::index::lock::{Hold, Lock, Part};
+use crate::index::lock::{self, Hold, Lock, Part};
 use crate::limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,11 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-const SEEN: &str = "seen.json";
+pub(super) const SEEN: &str = "seen.json";
 /// What a name's record begins with in its file's name.
-const NAME: &str = "name-";
+pub(super) const NAME: &str = "name-";
 /// How the files end that are to replace others.
-const NEW: &str = ".new";
+pub(super) const NEW: &str = ".new";
 
 /// Where local state of one tenant lies.
 #[derive(Debug, Clone)]
@@ -104,6 +105,10 @@ impl LocalFolder {
         match check_name(&above, name, tenant) {
             Err(e @ Error::Local { .. }) => folder.unusable(&e),
             other => other?,
+        }
+        match lock::touch(&path) {
+            Ok(now) => sweep::sweep(root, &path, now),
+            Err(e) => folder.unusable(&local(&path, &e)),
         }
         folder.path = Some(path);
         Ok(folder)

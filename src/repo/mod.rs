@@ -13,6 +13,7 @@ mod open;
 mod salvage;
 mod session;
 mod snapshots;
+mod sweep;
 mod sync;
 mod writer;
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use estrato::error::StoreError;
 use estrato::store::{Listed, Store};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -78,6 +78,34 @@ fn a_cache_that_is_behind_fetches_only_what_is_new() {
 fn age(path: &Path, days: u64) {
     let time = SystemTime::now() - Duration::from_secs(days * 86_400);
     fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+#[test]
+fn tenants_that_are_not_used_any_more_lose_their_index_and_notes() {
+    let kept = Kept::new();
+    let place = &kept.place;
+    place.run(&["tenant", "add", "other", "--new-key-file", "other-key"]).expect_code(0);
+    place.write("theirs/file", noise("theirs", 10_000));
+    place.run_as("other-key", &["-t", "other", "snapshot", "--quiet", "theirs"]).expect_code(0);
+    let above = kept.root().join(
+        fs::read_dir(kept.root()).unwrap().map(|e| e.unwrap()).find(|e| e.path().is_dir()).unwrap().file_name(),
+    );
+    let mut tenants: Vec<PathBuf> =
+        fs::read_dir(above).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    tenants.sort_by_key(|t| fs::metadata(t.join("index.lock")).unwrap().modified().unwrap());
+    let [ours, theirs] = &tenants[..] else { panic!("{tenants:?}") };
+    age(&theirs.join("index.lock"), 200);
+    age(&kept.root().join("swept"), 2);
+    place.run(&["ls"]).expect_code(0);
+    let names = |folder: &Path| -> Vec<String> {
+        files_below(folder).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    assert_eq!(names(theirs), ["index.lock", "seen.json"]);
+    assert!(names(ours).contains(&"index.db".to_owned()));
+    // They come back as if nothing had been.
+    place.run_as("other-key", &["-t", "other", "check", "--read-data"]).expect_code(0);
+    let ran = place.run_as("other-key", &["-t", "other", "snapshot", "--quiet", "theirs"]).expect_code(0);
+    assert_eq!(ran.stderr(), "");
 }
 
 #[test]

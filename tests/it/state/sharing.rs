@@ -1,7 +1,7 @@
 //! One cache and several processes, some of which end in the middle.
 
 use super::{Kept, copy, replace, warnings};
-use crate::support::{Place, files_below, noise};
+use crate::support::{Place, Ran, files_below, noise};
 use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
@@ -192,4 +192,21 @@ fn a_cache_removed_under_a_running_snapshot_is_made_again_beside_it() {
 fn waiting_for(place: &Place, name: &str) -> Child {
     place.write(format!("{name}/file"), noise(name, 2_000_000));
     start(&mut place.command_in(name, &["snapshot", ".", "--quiet"]))
+}
+
+#[test]
+fn half_written_small_files_are_swept_up() {
+    let kept = Kept::new();
+    let day = Duration::from_secs(86_400);
+    for (name, age) in [("seen.json.0011223344556677.new", day * 2), ("seen.json.8899aabbccddeeff.new", day / 2)] {
+        let path = kept.cache().join(name);
+        let file = fs::File::create(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+    }
+    let stamp = fs::File::options().write(true).open(kept.root().join("swept")).unwrap();
+    stamp.set_modified(std::time::SystemTime::now() - day * 2).unwrap();
+    kept.place.run(&["ls"]).expect_code(0);
+    assert!(!kept.cache().join("seen.json.0011223344556677.new").exists());
+    assert!(kept.cache().join("seen.json.8899aabbccddeeff.new").exists(), "somebody may be writing it");
+    let _ = Ran::of(&mut kept.place.command(&["ls"])).expect_code(0);
 }
