@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
-const FILE: &str = "chains.json";
+/// The file that remembers them.
+pub(super) const CHAINS: &str = "chains.json";
 
 /// A snapshot that was in the repository and is not any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +122,7 @@ impl Repository {
     ) -> Result<Vec<SnapshotId>> {
         let Some(folder) = self.local.path() else { return Ok(Vec::new()) };
         let _lock = lock(folder)?;
-        let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
+        let mut memory: Memory = read_json(&folder.join(CHAINS))?.unwrap_or_default();
         let there: HashSet<String> = listed.iter().map(ToString::to_string).collect();
         let newest = newest_of(&memory, seen).into_iter().filter(|known| !there.contains(*known));
         let newest = newest.filter_map(|known| known.parse().ok()).collect();
@@ -131,7 +132,7 @@ impl Repository {
         }
         if news {
             bound(&mut memory, &there);
-            write_json(&folder.join(FILE), &memory)?;
+            write_json(&folder.join(CHAINS), &memory)?;
         }
         Ok(newest)
     }
@@ -142,10 +143,10 @@ impl Repository {
         let Some(folder) = self.local.path() else { return };
         let remember = || -> Result<()> {
             let _lock = lock(folder)?;
-            let mut memory: Memory = read_json(&folder.join(FILE))?.unwrap_or_default();
+            let mut memory: Memory = read_json(&folder.join(CHAINS))?.unwrap_or_default();
             if note(&mut memory, id, manifest, &self.signer()) {
                 bound(&mut memory, &HashSet::new());
-                write_json(&folder.join(FILE), &memory)?;
+                write_json(&folder.join(CHAINS), &memory)?;
             }
             Ok(())
         };

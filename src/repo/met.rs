@@ -9,6 +9,9 @@ use crate::id::{SignerId, TenantId};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+/// The folder, below that of all local state.
+pub(super) const MET: &str = "met";
+
 /// A tenant as the store shows it now.
 pub(super) struct Meeting<'a> {
     /// Where the store lies.
@@ -51,7 +54,7 @@ impl Meeting<'_> {
     /// genuine.
     pub(super) fn check(&self, root: Option<&Path>) -> Result<Option<Memory>> {
         let Some(root) = root else { return Ok(None) };
-        let folder = root.join("met");
+        let folder = root.join(MET);
         let place = blake3::hash(format!("{}\0{}", self.place, self.name).as_bytes());
         let place = folder.join(format!("at-{}", crate::id::to_hex(&place.as_bytes()[..16])));
         let memory = Memory {

@@ -70,7 +70,13 @@ impl Repository {
             fingerprint: tenant_verifying,
             proven: kind != SlotKind::Recipient,
         };
-        let memory = meeting.check(cache.as_deref())?;
+        let memory = match meeting.check(cache.as_deref()) {
+            Err(e @ Error::Local { .. }) => {
+                local.unusable(&e);
+                None
+            }
+            other => other?,
+        };
 
         let realm = Realm { tenant: record.id, keys: &keys };
         let (_, newest) = keys::list_keys(&*store, &names)?;
@@ -107,8 +113,8 @@ impl Repository {
         }
         let signing = Signing::from_seed(&bundle.signer_seed);
         is_present(&signers, signing.id(), &tenant, !salvaged.is_empty())?;
-        if let Some(memory) = memory {
-            memory.keep()?;
+        if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
+            local.unusable(&e);
         }
         let index = open_index(&local)?;
         let chunker = Chunker::new(&keys.gear);

@@ -3,7 +3,9 @@
 //! day, by whichever command comes first. How long ago something was used is
 //! told by times of files alone; where they are wrong, it only costs time.
 
+use super::chains::CHAINS;
 use super::local::{NAME, NEW, SEEN};
+use super::met::MET;
 use crate::id::{RepositoryId, TenantId};
 use crate::index::lock::{Hold, LOCK_FILE, Lock, Part};
 use crate::index::remove_files;
@@ -81,7 +83,22 @@ fn all(root: &Path, own: &Path, now: SystemTime) -> io::Result<()> {
             empty(tenant, &mut |_| Ok(()))?;
         }
     }
-    Ok(())
+    shrink_met(&root.join(MET), now)
+}
+
+/// Of the places and tenants that were met, those that were met first go first.
+fn shrink_met(folder: &Path, now: SystemTime) -> io::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    remove_unfinished(folder, now)?;
+    let mut met = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        met.push((modified(&path)?, path));
+    }
+    met.sort_by(|a, b| b.cmp(a));
+    met.iter().skip(2 * limits::LOCAL_SEEN_MAX).try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 /// Files that a killed process did not get to rename.
@@ -116,9 +133,11 @@ fn empty(tenant: &Path, last: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Re
 /// Removes all of a tenant, and its repository's folder with the last.
 fn forget(tenant: &Path) -> io::Result<()> {
     empty(tenant, &mut |tenant| {
-        match fs::remove_file(tenant.join(SEEN)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+        for record in [SEEN, CHAINS] {
+            match fs::remove_file(tenant.join(record)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
         fs::remove_file(tenant.join(LOCK_FILE))?;
         fs::remove_dir(tenant)
