@@ -76,6 +76,13 @@ pub const LIST_MAX: usize = 1024;
 /// Levels of content lists: 64^8 extents at the least.
 pub const LIST_LEVELS_MAX: u8 = 8;
 
+/// Extents of one file that are read: 16 TiB of the smallest pieces.
+pub const FILE_EXTENTS_MAX: u64 = 1 << 32;
+/// Segments of one folder that are read: a thousand million entries.
+pub const FOLDER_SEGMENTS_MAX: u64 = 1 << 22;
+/// Arrays and maps within one another, in a field that a reader does not know.
+pub const CBOR_DEPTH_MAX: usize = 16;
+
 /// Argon2id memory that a slot may ask for, KiB (1 GiB).
 pub const ARGON_MEMORY_MAX: u32 = 1024 * 1024;
 /// Argon2id passes that a slot may ask for.

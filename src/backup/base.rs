@@ -65,6 +65,8 @@ pub enum Token {
 /// kind `end`.
 fn is_stored(repo: &Repository, content: &Content, end: BlobKind, counting: Option<&Counting>) -> Result<bool> {
     let mut hint = Hint::default();
+    // A list that stands in a stream again is looked at once.
+    let mut lists = HashSet::new();
     let mut open = vec![content.clone()];
     while let Some(content) = open.pop() {
         for id in content.extents.iter().filter_map(|e| e.id) {
@@ -74,7 +76,7 @@ fn is_stored(repo: &Repository, content: &Content, end: BlobKind, counting: Opti
                 let known = !repo.index().copies(&id)?.is_empty();
                 return if known { Ok(false) } else { Err(repo.unindexed(kind, &id)) };
             }
-            if content.level > 0 {
+            if content.level > 0 && lists.insert(id) {
                 let list =
                     Content::decode(&repo.blob(BlobKind::List, &id)?).map_err(|e| e.of(format!("list {id}")))?;
                 // Levels strictly descend, so that no list can lead back to itself.
@@ -102,7 +104,10 @@ fn doubt(repo: &Repository, counting: Option<&Counting>, content: &Content, kind
         content.extents.iter().filter_map(|e| e.id).for_each(|id| lost(BlobKind::List, id));
     }
     if kind == Kind::Dir {
-        snapshot::leaves(repo, content).flatten().filter_map(|e| e.id).for_each(|id| lost(BlobKind::Tree, id));
+        snapshot::distinct_leaves(repo, content)
+            .flatten()
+            .filter_map(|e| e.id)
+            .for_each(|id| lost(BlobKind::Tree, id));
     }
 }
 

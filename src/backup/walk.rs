@@ -20,7 +20,7 @@ use crate::format::node::Kind;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::Lane;
-use crate::source::files::{Folder, Stat};
+use crate::source::files::{Folder, Stat, Trail};
 use crate::source::users::Users;
 use crossbeam_channel::{Receiver, Sender};
 use ignore::gitignore::Gitignore;
@@ -83,7 +83,8 @@ struct Entry {
 struct Underway {
     parent: Option<Place>,
     mark: Mark,
-    stored: PathBuf,
+    /// Where it is stored, below the snapshot's root.
+    stored: Arc<Trail>,
     before: Option<KnownFolder>,
     entries: Vec<Entry>,
     /// Entries whose content is not known yet, and one for the walk itself.
@@ -158,14 +159,15 @@ impl<'a, 'w> Walk<'a, 'w> {
     pub fn run(mut self, root: &Root, mark: Mark) -> Result<(Content, Findings)> {
         let mut stack = Vec::new();
         let token = self.settings.base.root(mark);
+        let top = Trail::new(Path::new(""));
         match root {
             Root::Whole(path) => {
                 let folder = Folder::open(path).map_err(|source| Error::Source { path: path.clone(), source })?;
                 let folder = Arc::new(folder);
                 // The folder that the user asked for must be readable: an empty snapshot would be a lie.
                 let names = folder.names().map_err(|source| Error::Source { path: path.clone(), source })?;
-                let entries = self.stat_all(&folder, names, Path::new(""), &mark);
-                stack.push(self.enter(None, mark, PathBuf::new(), token, entries)?);
+                let entries = self.stat_all(&folder, names, &top, &mark);
+                stack.push(self.enter(None, mark, top, token, entries)?);
             }
             Root::Entries(list) => {
                 let mut entries = Vec::new();
@@ -173,7 +175,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                     let folder = Folder::open(from).map_err(|source| Error::Source { path: from.clone(), source })?;
                     entries.extend(self.branch_entry(&Arc::new(folder), name, branch, &mark));
                 }
-                stack.push(self.enter(None, mark, PathBuf::new(), token, entries)?);
+                stack.push(self.enter(None, mark, top, token, entries)?);
             }
         }
         while let Some(open) = stack.last_mut() {
@@ -233,16 +235,17 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
     }
 
-    fn stat_all(&mut self, folder: &Arc<Folder>, names: Vec<Vec<u8>>, stored: &Path, above: &Mark) -> Vec<Entry> {
+    fn stat_all(&mut self, folder: &Arc<Folder>, names: Vec<Vec<u8>>, stored: &Trail, above: &Mark) -> Vec<Entry> {
+        let stored = if self.settings.exclude.is_empty() { PathBuf::new() } else { stored.path() };
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
             match folder.stat_of(&name) {
                 Ok(stat) => {
-                    if !self.is_excluded(stored, &name, stat.kind) {
+                    if !self.is_excluded(&stored, &name, stat.kind) {
                         entries.push(self.entry(folder, name, stat, above));
                     }
                 }
-                Err(e) => self.trouble(folder.path().join(OsStr::from_bytes(&name)), e.to_string()),
+                Err(e) => self.trouble(folder.path_of(&name), e.to_string()),
             }
         }
         entries
@@ -255,7 +258,7 @@ impl<'a, 'w> Walk<'a, 'w> {
 
     /// An entry of which the user named the whole, or a part.
     fn branch_entry(&mut self, folder: &Arc<Folder>, name: &[u8], branch: &Branch, above: &Mark) -> Option<Entry> {
-        let path = folder.path().join(OsStr::from_bytes(name));
+        let path = folder.path_of(name);
         let found = match branch {
             Branch::Whole => folder.stat_of(name),
             // The user named what lies below: links above it are followed.
@@ -282,7 +285,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         &mut self,
         parent: Option<Place>,
         mark: Mark,
-        stored: PathBuf,
+        stored: Arc<Trail>,
         token: Token,
         entries: Vec<Entry>,
     ) -> Result<Open> {
@@ -318,7 +321,8 @@ impl<'a, 'w> Walk<'a, 'w> {
     fn send(&mut self, job: Job) -> Result<()> {
         if self.settings.dry_run {
             let entry = self.underway.get(&job.place.folder).and_then(|f| f.entries.get(job.place.entry));
-            self.findings.summary.read_bytes += entry.map_or(0, |e| e.stat.size);
+            let read = &mut self.findings.summary.read_bytes;
+            *read = read.saturating_add(entry.map_or(0, |e| e.stat.size));
             return self.resolve(job.place);
         }
         loop {
@@ -357,7 +361,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         for (at, entry) in folder.entries.iter_mut().enumerate() {
             let size = if entry.stat.kind == Kind::File { entry.stat.size } else { 0 };
             summary.total.entries += 1;
-            summary.total.bytes += size;
+            // Sparse files may claim more than can be counted.
+            summary.total.bytes = summary.total.bytes.saturating_add(size);
             // Names mostly stand where they stood.
             let old = match before.get(at) {
                 Some(old) if old.name == entry.mark => Some(at),
@@ -368,7 +373,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             };
             let Some(old) = old else {
                 summary.added.entries += 1;
-                summary.added.bytes += size;
+                summary.added.bytes = summary.added.bytes.saturating_add(size);
                 continue;
             };
             matched[old] = true;
@@ -380,10 +385,10 @@ impl<'a, 'w> Walk<'a, 'w> {
             if old.matches(&entry.stat) && !racy {
                 entry.same = true;
                 entry.content = old.content.clone();
-                skipped += size;
+                skipped = u64::saturating_add(skipped, size);
             } else if !racy || !old.matches(&entry.stat) {
                 summary.changed.entries += 1;
-                summary.changed.bytes += size;
+                summary.changed.bytes = summary.changed.bytes.saturating_add(size);
             }
             if old.kind == Kind::Dir && entry.stat.kind != Kind::Dir {
                 gone.push(old.clone());
@@ -391,11 +396,11 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
         for (old, _) in before.iter().zip(&matched).filter(|(_, matched)| !**matched) {
             removed.entries += 1;
-            removed.bytes += if old.kind == Kind::File { old.size } else { 0 };
+            removed.bytes = removed.bytes.saturating_add(if old.kind == Kind::File { old.size } else { 0 });
             gone.push(old.clone());
         }
         summary.removed.entries += removed.entries;
-        summary.removed.bytes += removed.bytes;
+        summary.removed.bytes = summary.removed.bytes.saturating_add(removed.bytes);
         if skipped > 0 {
             self.settings.monitor.event(Event::Bytes(skipped));
         }
@@ -411,7 +416,9 @@ impl<'a, 'w> Walk<'a, 'w> {
             if let Some(before) = self.settings.base.folder(self.known, &token, &folder.name) {
                 for entry in before.entries {
                     self.findings.summary.removed.entries += 1;
-                    self.findings.summary.removed.bytes += if entry.kind == Kind::File { entry.size } else { 0 };
+                    let size = if entry.kind == Kind::File { entry.size } else { 0 };
+                    let removed = &mut self.findings.summary.removed.bytes;
+                    *removed = removed.saturating_add(size);
                     if entry.kind == Kind::Dir {
                         pending.push(entry);
                     }
@@ -427,9 +434,8 @@ impl<'a, 'w> Walk<'a, 'w> {
     fn descend(&mut self, place: Place) -> Result<Option<Open>> {
         let Some(above) = self.underway.get(&place.folder) else { return Ok(None) };
         let entry = &above.entries[place.entry];
-        let stored = above.stored.join(OsStr::from_bytes(&entry.name));
+        let stored = above.stored.below(&entry.name);
         let (mark, token) = (entry.mark, entry.token.clone());
-        let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
         // Another file system is left out, but for its mount point.
         let crossed = self.settings.one_file_system
             && !entry.named
@@ -440,7 +446,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
         let branch = entry.branch.clone();
         let opened = match &branch {
-            Some(_) => Folder::open(&path),
+            Some(_) => Folder::open(&entry.folder.path_of(&entry.name)),
             None => entry.folder.child(&entry.name),
         };
         let listed = opened.and_then(|folder| match &branch {
@@ -469,7 +475,7 @@ impl<'a, 'w> Walk<'a, 'w> {
     fn lose(&mut self, place: Place, why: &str) -> Result<()> {
         if let Some(entry) = self.underway.get_mut(&place.folder).and_then(|f| f.entries.get_mut(place.entry)) {
             entry.lost = true;
-            let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
+            let path = entry.folder.path_of(&entry.name);
             // The total is what the snapshot holds.
             let total = &mut self.findings.summary.total;
             total.entries = total.entries.saturating_sub(1);
@@ -492,7 +498,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                     entry.stat = read.stat;
                     entry.content = read.content;
                     if let Some(why) = read.changed {
-                        let path = entry.folder.path().join(OsStr::from_bytes(&entry.name));
+                        let path = entry.folder.path_of(&entry.name);
                         self.trouble(path, why);
                     }
                 }
@@ -557,7 +563,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             let mut node = match entry.folder.node(&entry.name, &entry.stat, &self.users) {
                 Ok(node) => node,
                 Err(e) => {
-                    self.trouble(entry.folder.path().join(OsStr::from_bytes(&entry.name)), e.to_string());
+                    self.trouble(entry.folder.path_of(&entry.name), e.to_string());
                     continue;
                 }
             };

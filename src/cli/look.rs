@@ -150,19 +150,29 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     fn folder(&mut self, content: &Content, path: &[u8]) -> Result<()> {
-        let mut levels = vec![(Folder::new(self.repo, content), path.to_vec())];
-        while let Some((folder, path)) = levels.last_mut() {
+        // One path for all levels, and where it ends for each: thousands of their own would be too many.
+        let mut path = path.to_vec();
+        let mut levels = vec![(Folder::new(self.repo, content), path.len())];
+        while let Some((folder, end)) = levels.last_mut() {
+            path.truncate(*end);
             match folder.next() {
                 None => {
                     levels.pop();
                 }
                 Some(Ok(node)) => {
-                    let path = path.clone();
                     self.show(&node, &path)?;
-                    if self.args.recursive && node.kind == Kind::Dir && levels.len() < crate::limits::DEPTH_MAX {
-                        let below = [&path[..], &node.name, b"/"].concat();
-                        levels.push((Folder::new(self.repo, &node.content), below));
+                    if !self.args.recursive || node.kind != Kind::Dir {
+                        continue;
                     }
+                    path.extend_from_slice(&node.name);
+                    if levels.len() >= crate::limits::DEPTH_MAX {
+                        self.lost += 1;
+                        let text = format!("{}: folders are too deep", String::from_utf8_lossy(&path));
+                        self.context.progress.event(Event::Warning(text));
+                        continue;
+                    }
+                    path.push(b'/');
+                    levels.push((Folder::new(self.repo, &node.content), path.len()));
                 }
                 Some(Err(e)) if e.is_damage() => {
                     self.lost += 1;

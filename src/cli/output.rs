@@ -46,10 +46,12 @@ pub fn escaped(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 fn needs_escape(c: char) -> bool {
-    // Bidirectional controls reorder what a person reads.
+    // Bidirectional controls reorder what a person reads, separators break the line, and what has no
+    // width makes two names look alike.
     c.is_control()
         || c == '\\'
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{ad}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
 
 fn escape_into(out: &mut String, text: &str) {
@@ -191,6 +193,8 @@ mod tests {
         assert_eq!(escaped(b"plain \xc3\xa9"), "plain é");
         assert_eq!(escaped(b"a\x1b[2Jb\n\xff\\"), "a\\u{1b}[2Jb\\n\\xff\\\\");
         assert_eq!(escaped("a\u{202e}b".as_bytes()), "a\\u{202e}b");
+        assert_eq!(escaped("a\u{61c}\u{2028}\u{200b}b".as_bytes()), "a\\u{61c}\\u{2028}\\u{200b}b");
+        assert_eq!(escaped("नि\u{200d}".as_bytes()), "नि\u{200d}", "joiners belong to letters");
     }
 
     #[test]

@@ -95,6 +95,10 @@ impl Content {
         }
         let extents: Vec<Extent> =
             ids.iter().zip(lens).map(|(id, len)| Extent { id: (*id != HOLE).then_some(BlobId(*id)), len }).collect();
+        // Without this a few lists of nothing would take for ever to go through.
+        if extents.iter().any(|e| e.len == 0) {
+            return Err(Malformed::new("a content list with an extent of no bytes"));
+        }
         if extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len)).is_none() {
             return Err(Malformed::new("a content list longer than any file"));
         }
@@ -221,6 +225,12 @@ mod tests {
         assert!(Content::decode(&Content { level: 0, extents: vec![Extent { id: None, len: 0 }] }.encode()).is_err());
         assert!(Content::decode(&Content { level: 1, extents: Vec::new() }.encode()).is_err());
         assert_eq!(Content::decode(&Content::default().encode()).unwrap(), Content::default(), "an empty stream");
+    }
+
+    #[test]
+    fn refuses_extents_of_no_bytes() {
+        let content = Content { level: 0, extents: vec![Extent { id: Some(BlobId([1; 32])), len: 0 }] };
+        assert!(Content::decode(&content.encode()).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! named.
 
 use super::packs::{self, Job, Problem};
-use super::report::{Damage, Report, object_of};
+use super::report::{Damage, PATHS_MAX, Report, object_of};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::header::{self, Header, ObjectType};
@@ -18,9 +18,11 @@ use crate::index::{EntryNumber, PackMap, Place};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::{Gone, Repository};
-use crate::snapshot::{self, Folder, leaves};
+use crate::snapshot::{self, Folder, distinct_leaves};
+use crate::source::files::Trail;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,20 +273,26 @@ impl Check<'_> {
     }
 
     /// Walks a folder and all below it. A subtree that was found whole is not walked again; one with
-    /// damage is, so that every snapshot that needs the damaged object is named.
+    /// damage is, so that every snapshot that needs the damaged object is named, but in one snapshot no
+    /// more often than paths are named: a small tree may be the same in more places than can be walked.
     fn tree(&mut self, snapshot: &SnapshotId, root: &Content, whole: &mut HashSet<BlobId>) -> Result<()> {
-        let mut stack = vec![Level::new(self.repo, root, PathBuf::from("/"))];
-        while let Some(level) = stack.last_mut() {
+        let mut broken: HashMap<Vec<Option<BlobId>>, usize> = HashMap::new();
+        let mut stack = vec![Level::new(self.repo, root, Trail::new(Path::new("/")))];
+        while let Some(depth) = stack.len().checked_sub(1) {
+            let Some(level) = stack.last_mut() else { return Ok(()) };
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
             match level.entries.next() {
                 Some(Ok(node)) => {
-                    let at = level.path.join(name_of(&node));
+                    let at = level.trail.below(&node.name);
                     match node.kind {
-                        Kind::Dir if stack.len() >= limits::DEPTH_MAX => {
+                        Kind::Dir if depth + 1 >= limits::DEPTH_MAX => {
                             let object = self.repo.names().snapshot(snapshot);
-                            self.report.needed(&object, "folders are too deep", None, snapshot, &text(&at));
+                            self.report.needed(&object, "folders are too deep", None, snapshot, &shown(&at));
+                        }
+                        Kind::Dir if broken.get(&ids_of(&node.content)).is_some_and(|n| *n > PATHS_MAX) => {
+                            level.sound = false;
                         }
                         Kind::Dir if !is_known_whole(&node.content, whole) => {
                             stack.push(Level::new(self.repo, &node.content, at));
@@ -308,6 +316,8 @@ impl Check<'_> {
                     let sound = self.folder(snapshot, &done)? && done.sound;
                     if sound {
                         whole.extend(done.content.extents.iter().filter_map(|e| e.id));
+                    } else {
+                        *broken.entry(ids_of(&done.content)).or_default() += 1;
                     }
                     if let Some(above) = stack.last_mut() {
                         above.sound &= sound;
@@ -320,8 +330,8 @@ impl Check<'_> {
 
     /// A folder's own segments were read by now, by whatever copy: they must also be where they count.
     fn folder(&mut self, snapshot: &SnapshotId, level: &Level<'_>) -> Result<bool> {
-        let path = text(&level.path);
         if !level.troubles.is_empty() {
+            let path = shown(&level.trail);
             if !self.lost(snapshot, &level.content, Some(BlobKind::Tree), &path)? {
                 // Blobs that hash to their ids, and make no sense.
                 level.troubles.iter().for_each(|e| self.needed(e, None, snapshot, &path));
@@ -329,22 +339,24 @@ impl Check<'_> {
             return Ok(false);
         }
         let mut sound = true;
-        for extent in leaves(self.repo, &level.content).flatten() {
+        for extent in distinct_leaves(self.repo, &level.content).flatten() {
             if let Some(id) = extent.id {
-                sound &= self.blob(snapshot, BlobKind::Tree, &id, &path)?;
+                sound &= self.blob(snapshot, BlobKind::Tree, &id, &level.trail)?;
             }
         }
         Ok(sound)
     }
 
-    fn file(&mut self, snapshot: &SnapshotId, node: &Node, path: &Path) -> Result<bool> {
-        let path = text(path);
+    fn file(&mut self, snapshot: &SnapshotId, node: &Node, trail: &Trail) -> Result<bool> {
         let (mut sound, mut trouble) = (true, None);
-        for extent in leaves(self.repo, &node.content) {
+        for extent in distinct_leaves(self.repo, &node.content) {
+            if self.monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
             match extent {
                 Ok(extent) => {
                     if let Some(id) = extent.id {
-                        sound &= self.blob(snapshot, BlobKind::Chunk, &id, &path)?;
+                        sound &= self.blob(snapshot, BlobKind::Chunk, &id, trail)?;
                     }
                 }
                 Err(e) if e.is_damage() => trouble = Some(e),
@@ -353,6 +365,7 @@ impl Check<'_> {
         }
         if let Some(e) = trouble {
             sound = false;
+            let path = shown(trail);
             if !self.lost(snapshot, &node.content, None, &path)? {
                 self.needed(&e, None, snapshot, &path);
             }
@@ -387,7 +400,7 @@ impl Check<'_> {
     }
 
     /// True if a blob has a copy that can be relied on, as far as is known.
-    fn blob(&mut self, snapshot: &SnapshotId, kind: BlobKind, id: &BlobId, path: &str) -> Result<bool> {
+    fn blob(&mut self, snapshot: &SnapshotId, kind: BlobKind, id: &BlobId, trail: &Trail) -> Result<bool> {
         let is_sound = |pack: &PackMap, place: &Place| {
             !self.gone.contains(&pack.number)
                 && !self.doubtful.contains_key(&pack.number)
@@ -396,9 +409,10 @@ impl Check<'_> {
         if self.repo.index().find_surely(id, is_sound)?.is_some() {
             return Ok(true);
         }
+        let path = shown(trail);
         let copies = self.repo.index().copies(id)?;
         if copies.is_empty() {
-            self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, path);
+            self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, &path);
             return Ok(false);
         }
         let is_bad = |pack: &PackMap, frame: u32| {
@@ -412,37 +426,36 @@ impl Check<'_> {
                 Some(index) if !bad => index.clone(),
                 _ => self.repo.names().pack(&pack.name),
             };
-            self.report.needed(&object, "", Some(id), snapshot, path);
+            self.report.needed(&object, "", Some(id), snapshot, &path);
         }
         Ok(false)
     }
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
 }
 
 fn is_known_whole(content: &Content, whole: &HashSet<BlobId>) -> bool {
     content.extents.iter().all(|e| e.id.is_some_and(|id| whole.contains(&id)))
 }
 
-fn name_of(node: &Node) -> &std::ffi::OsStr {
-    use std::os::unix::ffi::OsStrExt as _;
-    std::ffi::OsStr::from_bytes(&node.name)
+fn ids_of(content: &Content) -> Vec<Option<BlobId>> {
+    content.extents.iter().map(|e| e.id).collect()
+}
+
+fn shown(trail: &Trail) -> String {
+    trail.path().display().to_string()
 }
 
 struct Level<'r> {
     entries: Folder<'r>,
     content: Content,
-    path: PathBuf,
+    trail: Arc<Trail>,
     sound: bool,
     /// What could not be read of it.
     troubles: Vec<Error>,
 }
 
 impl<'r> Level<'r> {
-    fn new(repo: &'r Repository, content: &Content, path: PathBuf) -> Self {
+    fn new(repo: &'r Repository, content: &Content, trail: Arc<Trail>) -> Self {
         let entries = Folder::new(repo, content);
-        Self { entries, content: content.clone(), path, sound: true, troubles: Vec::new() }
+        Self { entries, content: content.clone(), trail, sound: true, troubles: Vec::new() }
     }
 }

@@ -7,7 +7,7 @@ use crate::limits;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Paths named for one damaged object in one snapshot.
-const PATHS_MAX: usize = 10;
+pub(super) const PATHS_MAX: usize = 10;
 /// Snapshots named for one damaged object.
 const SNAPSHOTS_MAX: usize = 50;
 /// Reasons named for one object.

@@ -91,7 +91,7 @@ fn feed<'w>(repo: &Repository, writes: &'w [Write], mut send: impl FnMut(Job<'w>
 
 struct Shared<'r> {
     repo: &'r Repository,
-    files: &'r [PlannedFile],
+    files: &'r [Arc<PlannedFile>],
     owners: &'r Owners,
     monitor: &'r dyn Monitor,
     open: AtomicUsize,
@@ -217,7 +217,11 @@ impl Shared<'_> {
         // The slot's lock is held: exactly one blob creates the file.
         let begun = file.existing || file.created.swap(true, Ordering::Relaxed);
         let name = &file.node.name;
-        let open = Arc::new(if begun { file.folder.reopen(name)? } else { file.folder.create_file(name)? });
+        let open = Arc::new(match begun {
+            true if file.shared => file.folder.reopen_shared(name)?,
+            true => file.folder.reopen(name)?,
+            false => file.folder.create_file(name)?,
+        });
         if self.open.load(Ordering::Relaxed) < OPEN_MAX {
             self.open.fetch_add(1, Ordering::Relaxed);
             *slot = Some(Arc::clone(&open));
@@ -243,7 +247,8 @@ impl Shared<'_> {
             return file.folder.remove(&file.node.name);
         }
         let open = self.opened(file)?;
-        if file.set_len {
+        // A hole at its end, or a file that was longer. To set the length that it has would touch it.
+        if open.metadata().map_err(|source| target(file, source))?.len() != file.node.size {
             open.set_len(file.node.size).map_err(|source| target(file, source))?;
         }
         let warnings = apply_to_file(&open, &file.node, self.owners);

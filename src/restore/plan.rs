@@ -8,15 +8,15 @@ use crate::format::pack::BlobKind;
 use crate::id::BlobId;
 use crate::index::{EntryNumber, Hint, PackMap, Place};
 use crate::limits;
+use crate::monitor::Monitor;
 use crate::repo::Repository;
-use crate::snapshot::leaves;
+use crate::snapshot::{Leaves, leaves};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A blob's way: from a place in a frame to a place in a file.
 pub(super) struct Write {
@@ -38,16 +38,16 @@ pub(super) struct Write {
 pub(super) struct PlannedFile {
     pub folder: Arc<TargetFolder>,
     pub node: Node,
-    /// Writes that are still to come.
+    /// Writes that are still to come, and one more while parts of the file are not planned yet.
     pub waiting: AtomicUsize,
     /// Open while several writes follow one another.
     pub file: Mutex<Option<Arc<File>>>,
     /// It was there, and only what differs is written.
     pub existing: bool,
+    /// It was there with all its names: its data is right, and never written.
+    pub shared: bool,
     /// It was created by this restore.
     pub created: AtomicBool,
-    /// It has holes, or has another size.
-    pub set_len: bool,
     pub failed: AtomicBool,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Link {
 /// One round.
 #[derive(Default)]
 pub(super) struct Round {
-    pub files: Vec<PlannedFile>,
+    pub files: Vec<Arc<PlannedFile>>,
     pub writes: Vec<Write>,
     /// Folders that were opened.
     pub folders: usize,
@@ -95,7 +95,8 @@ pub(super) struct Failed {
 pub(super) struct Matching {
     equal: Vec<bool>,
     bytes: u64,
-    size: u64,
+    /// The file has other names.
+    shared: bool,
     /// The snapshot's file has holes.
     holes: bool,
 }
@@ -103,19 +104,27 @@ pub(super) struct Matching {
 impl Matching {
     /// True if nothing needs to be written.
     pub fn is_whole(&self, file: &File, node: &Node) -> bool {
+        // What lies behind the file's end was not looked at.
         self.equal.iter().all(|e| *e) && file.metadata().is_ok_and(|m| m.len() == node.size)
     }
 }
 
-/// Compares a file with what the snapshot has for it.
+/// Compares a file with what the snapshot has for it, as far as the file goes: it bounds what is
+/// kept of an answer, whatever the snapshot claims.
 ///
 /// # Errors
-/// The store's, where content lists cannot be read.
-pub(super) fn matching(repo: &Repository, file: &File, node: &Node) -> Result<Matching> {
-    let mut found =
-        Matching { equal: Vec::new(), bytes: 0, size: file.metadata().map_or(0, |m| m.len()), holes: false };
+/// The store's, where content lists cannot be read, [`Error::Interrupted`].
+pub(super) fn matching(repo: &Repository, file: &File, node: &Node, monitor: &dyn Monitor) -> Result<Matching> {
+    let mut found = Matching { equal: Vec::new(), bytes: 0, shared: false, holes: false };
+    let size = file.metadata().map_or(0, |m| m.len());
     let (mut offset, mut buffer) = (0, Vec::new());
     for extent in leaves(repo, &node.content) {
+        if offset >= size {
+            break;
+        }
+        if monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
         let extent = extent?;
         let equal = match extent.id {
             None => is_zero(file, offset, extent.len, &mut buffer),
@@ -162,9 +171,9 @@ fn is_zero(file: &File, mut at: u64, len: u64, buffer: &mut Vec<u8>) -> bool {
 }
 
 /// What is right already of the file that stands in a file's place; `None` if it must be made anew.
-fn present(repo: &Repository, folder: &TargetFolder, node: &Node) -> Result<Option<Matching>> {
+fn present(repo: &Repository, folder: &TargetFolder, node: &Node, monitor: &dyn Monitor) -> Result<Option<Matching>> {
     if let Some(file) = folder.open_existing(&node.name)? {
-        let found = matching(repo, &file, node)?;
+        let found = matching(repo, &file, node, monitor)?;
         // Holes cannot be made in place: a file that has some is kept only if all of it is right.
         return Ok(Some(found).filter(|m| !m.holes || m.is_whole(&file, node)));
     }
@@ -175,10 +184,23 @@ fn present(repo: &Repository, folder: &TargetFolder, node: &Node) -> Result<Opti
         && stat.links == node.links
         && let Ok((file, _)) = folder.folder().open_file(&node.name)
     {
-        let found = matching(repo, &file, node)?;
+        let found = Matching { shared: true, ..matching(repo, &file, node, monitor)? };
         return Ok(Some(found).filter(|m| m.is_whole(&file, node)));
     }
     Ok(None)
+}
+
+/// A file of which a part is planned.
+pub(super) struct Rest<'r> {
+    file: Arc<PlannedFile>,
+    extents: Leaves<'r>,
+    /// What is right already, if the file is kept.
+    present: Option<Matching>,
+    /// The next extent: its number, and where it begins.
+    next: usize,
+    offset: u64,
+    /// A part was planned before.
+    begun: bool,
 }
 
 impl Round {
@@ -187,74 +209,91 @@ impl Round {
         self.writes.len() >= limits::RESTORE_BATCH_BLOBS
             || self.folders >= limits::RESTORE_BATCH_DIRS
             || self.files.len() >= limits::RESTORE_BATCH_BLOBS
+            || self.links.len() >= limits::RESTORE_BATCH_BLOBS
     }
 
-    /// Plans a file; returns how many of its bytes are there already.
-    pub fn add(
+    /// Begins to plan a file; returns how many of its bytes are there already, and what is left for
+    /// [`Round::go_on`]. A file without data is made at once.
+    pub fn begin<'r>(
         &mut self,
-        repo: &Repository,
+        repo: &'r Repository,
         folder: &Arc<TargetFolder>,
         mut node: Node,
         owners: &Owners,
+        monitor: &dyn Monitor,
         warnings: &mut Vec<String>,
-    ) -> Result<u64> {
-        let content = std::mem::take(&mut node.content);
-        if content.is_empty() {
-            let path = folder.path_of(&node.name);
+    ) -> Result<(u64, Option<Rest<'r>>)> {
+        if node.content.is_empty() {
             let file = match folder.open_existing(&node.name)? {
                 Some(file) => {
                     // To set even the length that it has would touch it.
                     if file.metadata().is_ok_and(|m| m.len() > 0) {
-                        file.set_len(0).map_err(|source| Error::Target { path: path.clone(), source })?;
+                        let path = || folder.path_of(&node.name);
+                        file.set_len(0).map_err(|source| Error::Target { path: path(), source })?;
                     }
                     file
                 }
                 None => folder.create_file(&node.name)?,
             };
-            warnings
-                .extend(apply_to_file(&file, &node, owners).into_iter().map(|w| format!("{}: {w}", path.display())));
-            return Ok(0);
+            let told = apply_to_file(&file, &node, owners);
+            warnings.extend(told.into_iter().map(|w| format!("{}: {w}", folder.path_of(&node.name).display())));
+            return Ok((0, None));
         }
-        node.content = content;
-        let present = present(repo, folder, &node)?;
-        let content = std::mem::take(&mut node.content);
-        let (number, first) = (self.files.len() as u32, self.writes.len());
-        let (mut offset, mut has_holes) = (0, false);
-        for (at, extent) in leaves(repo, &content).enumerate() {
-            let extent = match extent {
-                Ok(extent) => extent,
-                Err(e) => {
-                    self.writes.truncate(first);
-                    return Err(e);
-                }
-            };
-            let right = present.as_ref().is_some_and(|m| m.equal.get(at) == Some(&true));
-            match extent.id {
-                None => has_holes = true,
-                Some(_) if right => {}
-                Some(id) => match self.write(repo, id, number, offset, extent.len) {
-                    Ok(write) => self.writes.push(write),
-                    Err(e) => {
-                        self.writes.truncate(first);
-                        return Err(e);
-                    }
-                },
-            }
-            offset += extent.len;
-        }
+        let present = present(repo, folder, &node, monitor)?;
+        let extents = leaves(repo, &std::mem::take(&mut node.content));
         let there = present.as_ref().map_or(0, |m| m.bytes);
-        self.files.push(PlannedFile {
+        let file = PlannedFile {
             folder: Arc::clone(folder),
-            waiting: AtomicUsize::new(self.writes.len() - first),
+            waiting: AtomicUsize::new(1),
             file: Mutex::new(None),
             existing: present.is_some(),
+            shared: present.as_ref().is_some_and(|m| m.shared),
             created: AtomicBool::new(false),
-            // To set the length that a file has would touch it.
-            set_len: present.map_or(has_holes, |m| m.size != node.size),
             failed: AtomicBool::new(false),
             node,
-        });
-        Ok(there)
+        };
+        Ok((there, Some(Rest { file: Arc::new(file), extents, present, next: 0, offset: 0, begun: false })))
+    }
+
+    /// Plans as much of a file as one round takes; returns what is left, to be planned once the
+    /// round is written.
+    pub fn go_on<'r>(&mut self, repo: &Repository, mut rest: Rest<'r>) -> Result<Option<Rest<'r>>> {
+        // Its handle counts among the open ones of the round before.
+        drop(rest.file.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let first = self.writes.len();
+        let planned = if rest.file.failed.load(Ordering::Acquire) { Ok(true) } else { self.part(repo, &mut rest) };
+        if planned.is_err() {
+            self.writes.truncate(first);
+            if !rest.begun {
+                return planned.map(|_| None);
+            }
+            // A part of it is written: it goes, like any that fails.
+            rest.file.failed.store(true, Ordering::Release);
+        }
+        let whole = !matches!(planned, Ok(false));
+        rest.file.waiting.fetch_add(self.writes.len() - first, Ordering::AcqRel);
+        if whole {
+            rest.file.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.files.push(Arc::clone(&rest.file));
+        rest.begun = true;
+        planned.map(|whole| (!whole).then_some(rest))
+    }
+
+    /// True once the file's last extent is planned.
+    fn part(&mut self, repo: &Repository, rest: &mut Rest<'_>) -> Result<bool> {
+        let number = self.files.len() as u32;
+        for _ in 0..limits::RESTORE_BATCH_BLOBS {
+            let Some(extent) = rest.extents.next().transpose()? else { return Ok(true) };
+            let right = rest.present.as_ref().is_some_and(|m| m.equal.get(rest.next) == Some(&true));
+            if let (Some(id), false) = (extent.id, right) {
+                let write = self.write(repo, id, number, rest.offset, extent.len)?;
+                self.writes.push(write);
+            }
+            rest.next += 1;
+            rest.offset += extent.len;
+        }
+        Ok(false)
     }
 
     fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {

@@ -13,12 +13,13 @@ use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::Repository;
 use crate::snapshot::Folder;
+use crate::source::files::Trail;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What is restored, and how.
 #[derive(Debug, Clone, Default)]
@@ -108,14 +109,16 @@ pub fn run(
         selected,
         round: Round::default(),
         firsts: HashMap::new(),
+        target,
+        top: None,
         outcome: Outcome::default(),
         verifying: false,
     };
-    restore.pass(root, only.clone(), folder.clone(), target)?;
+    restore.pass(root, only.clone(), folder.clone())?;
     if options.verify && !options.dry_run {
         restore.verifying = true;
         monitor.event(Event::Phase { name: "verifying", total_bytes: None });
-        restore.pass(root, only, folder, target)?;
+        restore.pass(root, only, folder)?;
     }
     Ok(restore.outcome)
 }
@@ -141,12 +144,15 @@ impl Selected {
         Ok(Self { include, exclude: build(&options.exclude)? })
     }
 
-    fn excludes(&self, path: &Path, dir: bool) -> bool {
-        !self.exclude.is_empty() && self.exclude.matched(path, dir).is_ignore()
+    fn is_all(&self) -> bool {
+        self.exclude.is_empty() && self.include.is_none()
     }
 
-    fn includes(&self, path: &Path, dir: bool) -> bool {
-        self.include.as_ref().is_none_or(|include| include.matched(path, dir).is_ignore())
+    /// Whether an entry is left out, and whether it and all below it is asked for; `above`: a folder above it is.
+    fn chooses(&self, path: &Path, dir: bool, above: bool) -> (bool, bool) {
+        let excluded = !self.exclude.is_empty() && self.exclude.matched(path, dir).is_ignore();
+        let included = || self.include.as_ref().is_none_or(|include| include.matched(path, dir).is_ignore());
+        (excluded, above || included())
     }
 }
 
@@ -156,13 +162,37 @@ struct Level<'r> {
     /// Made when something in it is restored; `None` before, and in a dry run.
     folder: Option<Arc<TargetFolder>>,
     node: Option<Node>,
-    /// Below the snapshot's root.
-    path: PathBuf,
+    /// The way to it from the snapshot's root.
+    trail: Arc<Trail>,
     /// It, or a folder above it, was asked for.
     included: bool,
     names: Vec<Vec<u8>>,
     /// Some of its entries could not be read: what is missing in `names` must not be deleted.
     partial: bool,
+}
+
+/// The first name of an inode, and the way to it: not its open folder, of which there may be more than
+/// there are handles.
+struct First {
+    trail: Arc<Trail>,
+    folder: Weak<TargetFolder>,
+    name: Vec<u8>,
+}
+
+impl First {
+    /// The folder; true if it had to be opened again.
+    fn folder(&self, top: Option<&Arc<TargetFolder>>) -> Result<(Arc<TargetFolder>, bool)> {
+        if let Some(folder) = self.folder.upgrade() {
+            return Ok((folder, false));
+        }
+        let gone = || Error::Invalid("a link in a restore that writes nothing".into());
+        let mut folder = Arc::clone(top.ok_or_else(gone)?);
+        // The first step is the target itself.
+        for name in self.trail.steps().into_iter().skip(1) {
+            folder = Arc::new(folder.again(name.as_bytes())?);
+        }
+        Ok((folder, true))
+    }
 }
 
 struct Restore<'r> {
@@ -173,27 +203,26 @@ struct Restore<'r> {
     selected: Selected,
     round: Round,
     /// The first name of each inode with several: later ones are linked to it.
-    firsts: HashMap<(u64, u64), (Arc<TargetFolder>, Vec<u8>)>,
+    firsts: HashMap<(u64, u64), First>,
+    target: &'r Path,
+    /// The target, if it is written to.
+    top: Option<Arc<TargetFolder>>,
     outcome: Outcome,
     verifying: bool,
 }
 
 impl<'r> Restore<'r> {
     /// Walks the tree once: to restore it, or to compare.
-    fn pass(
-        &mut self,
-        root: &Content,
-        only: Option<Node>,
-        folder: Option<Arc<TargetFolder>>,
-        target: &Path,
-    ) -> Result<()> {
+    fn pass(&mut self, root: &Content, only: Option<Node>, folder: Option<Arc<TargetFolder>>) -> Result<()> {
+        let top = Trail::new(Path::new(""));
+        self.top.clone_from(&folder);
         if let Some(node) = only {
-            let mut levels = vec![self.level(&Content::default(), None, folder, PathBuf::new(), true)];
+            let mut levels = vec![self.level(&Content::default(), None, folder, top, true)];
             self.entry(node, &mut levels)?;
             return self.flush();
         }
         let included = self.options.include.is_empty();
-        let mut levels = vec![self.level(root, None, folder, PathBuf::new(), included)];
+        let mut levels = vec![self.level(root, None, folder, top, included)];
         while let Some(level) = levels.last_mut() {
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
@@ -202,7 +231,7 @@ impl<'r> Restore<'r> {
                 Some(Ok(node)) => self.entry(node, &mut levels)?,
                 Some(Err(e)) if e.is_damage() => {
                     level.partial = true;
-                    let at = target.join(&level.path);
+                    let at = self.target.join(level.trail.path());
                     self.outcome.fail(format!("{}: some of its entries are lost: {e}", at.display()));
                 }
                 Some(Err(e)) => return Err(e),
@@ -224,31 +253,36 @@ impl<'r> Restore<'r> {
         content: &Content,
         node: Option<Node>,
         folder: Option<Arc<TargetFolder>>,
-        path: PathBuf,
+        trail: Arc<Trail>,
         included: bool,
     ) -> Level<'r> {
         let entries = Folder::new(self.repo, content);
-        Level { entries, folder, node, path, included, names: Vec::new(), partial: false }
+        Level { entries, folder, node, trail, included, names: Vec::new(), partial: false }
     }
 
     fn entry(&mut self, mut node: Node, levels: &mut Vec<Level<'r>>) -> Result<()> {
         let Some(level) = levels.last_mut() else { return Ok(()) };
-        let path = level.path.join(OsStr::from_bytes(&node.name));
+        let trail = Arc::clone(&level.trail);
+        let path = |name: &[u8]| trail.path().join(OsStr::from_bytes(name));
         let dir = node.kind == Kind::Dir;
         if self.options.delete {
             level.names.push(node.name.clone());
         }
-        if self.selected.excludes(&path, dir) {
+        let (excluded, included) = match self.selected.is_all() {
+            true => (false, level.included),
+            false => self.selected.chooses(&path(&node.name), dir, level.included),
+        };
+        if excluded {
             return Ok(());
         }
-        let included = level.included || self.selected.includes(&path, dir);
         if dir {
             if levels.len() >= limits::DEPTH_MAX {
-                self.outcome.fail(format!("{}: folders are too deep", path.display()));
+                self.outcome.fail(format!("{}: folders are too deep", path(&node.name).display()));
                 return Ok(());
             }
             let content = std::mem::take(&mut node.content);
-            levels.push(self.level(&content, Some(node), None, path, included));
+            let trail = trail.below(&node.name);
+            levels.push(self.level(&content, Some(node), None, trail, included));
             if included {
                 self.make_folders(levels)?;
             }
@@ -263,27 +297,28 @@ impl<'r> Restore<'r> {
             return Ok(());
         }
         let Some(folder) = self.make_folders(levels)? else { return Ok(()) };
+        let name = node.name.clone();
         if self.verifying {
             let compared = self.compare(&folder, node);
-            return self.or_failed(compared, &path).map(|_| ());
+            return self.or_failed(compared, || path(&name)).map(|_| ());
         }
-        let made = self.make(&folder, node);
-        if self.or_failed(made, &path)? {
+        let made = self.make(&folder, node, &trail);
+        if self.or_failed(made, || path(&name))? {
             self.outcome.count(size);
         }
         Ok(())
     }
 
     /// False if it failed. A failure of one entry is noted; a full disk or a failing store ends the restore.
-    fn or_failed(&mut self, made: Result<()>, path: &Path) -> Result<bool> {
+    fn or_failed(&mut self, made: Result<()>, path: impl Fn() -> PathBuf) -> Result<bool> {
         match made {
             Ok(()) => Ok(true),
             Err(Error::Target { source, .. }) if !ends_all(&source) => {
-                self.outcome.fail(format!("{}: {source}", path.display()));
+                self.outcome.fail(format!("{}: {source}", path().display()));
                 Ok(false)
             }
             Err(e) if e.is_damage() => {
-                self.outcome.fail(format!("{}: {e}", path.display()));
+                self.outcome.fail(format!("{}: {e}", path().display()));
                 Ok(false)
             }
             Err(e) => Err(e),
@@ -317,8 +352,7 @@ impl<'r> Restore<'r> {
                     }
                 }
                 Err(e) => {
-                    let path = levels[at].path.clone();
-                    self.or_failed(Err(e), &path)?;
+                    self.or_failed(Err(e), || levels[at].trail.path())?;
                     return Ok(None);
                 }
             }
@@ -326,29 +360,41 @@ impl<'r> Restore<'r> {
         Ok(levels.last().and_then(|l| l.folder.clone()))
     }
 
-    fn make(&mut self, folder: &Arc<TargetFolder>, node: Node) -> Result<()> {
+    fn make(&mut self, folder: &Arc<TargetFolder>, node: Node, trail: &Arc<Trail>) -> Result<()> {
         let inode = (node.device, node.inode);
         if node.links > 1 && node.kind != Kind::Dir {
-            if let Some((first_in, first)) = self.firsts.get(&inode) {
-                self.round.links.push(Link {
-                    folder: Arc::clone(folder),
-                    name: node.name,
-                    first_in: Arc::clone(first_in),
-                    first: first.clone(),
-                    size: node.size,
-                });
+            if let Some(first) = self.firsts.get(&inode) {
+                let (first_in, opened) = first.folder(self.top.as_ref())?;
+                self.round.folders += usize::from(opened);
+                let (first, size) = (first.name.clone(), node.size);
+                self.round.links.push(Link { folder: Arc::clone(folder), name: node.name, first_in, first, size });
                 return Ok(());
             }
-            self.firsts.insert(inode, (Arc::clone(folder), node.name.clone()));
+            let first = First { trail: Arc::clone(trail), folder: Arc::downgrade(folder), name: node.name.clone() };
+            self.firsts.insert(inode, first);
         }
         if node.kind == Kind::File {
-            let there = self.round.add(self.repo, folder, node, &self.owners, &mut self.outcome.warnings)?;
+            let warnings = &mut self.outcome.warnings;
+            let (there, mut rest) =
+                self.round.begin(self.repo, folder, node, &self.owners, self.monitor, warnings)?;
             self.outcome.unchanged_bytes = self.outcome.unchanged_bytes.saturating_add(there);
+            while let Some(more) = rest {
+                if self.monitor.cancelled() {
+                    return Err(Error::Interrupted);
+                }
+                rest = self.round.go_on(self.repo, more)?;
+                if rest.is_some() {
+                    // A round takes a part of a file that is longer: memory does not grow with it.
+                    self.flush()?;
+                }
+            }
             return Ok(());
         }
         folder.make(&node)?;
         let warnings = apply_at(folder, &node, &self.owners);
-        self.outcome.warn(&folder.path_of(&node.name), warnings);
+        if !warnings.is_empty() {
+            self.outcome.warn(&folder.path_of(&node.name), warnings);
+        }
         Ok(())
     }
 
@@ -364,8 +410,9 @@ impl<'r> Restore<'r> {
         }
         if node.kind == Kind::File {
             self.outcome.verified += 1;
-            let file = folder.reopen(&node.name)?;
-            let equal = super::plan::matching(self.repo, &file, &node)?;
+            let opened = folder.folder().open_file(&node.name);
+            let (file, _) = opened.map_err(|source| Error::Target { path: path.clone(), source })?;
+            let equal = super::plan::matching(self.repo, &file, &node, self.monitor)?;
             if !equal.is_whole(&file, &node) {
                 self.outcome.fail(format!("{}: verifying: its data differs", path.display()));
             }
@@ -403,13 +450,15 @@ impl<'r> Restore<'r> {
         self.outcome.warnings.extend(warnings.into_iter().take(room));
         for Link { folder, name, first_in, first, size } in round.links {
             let linked = folder.hard_link(&name, &first_in, &first);
-            if !self.or_failed(linked, &folder.path_of(&name))? {
+            if !self.or_failed(linked, || folder.path_of(&name))? {
                 self.outcome.uncount(size);
             }
         }
         for (folder, node) in round.finished {
             let warnings = apply_to_folder(&folder, &node, &self.owners);
-            self.outcome.warn(folder.path(), warnings);
+            if !warnings.is_empty() {
+                self.outcome.warn(&folder.path(), warnings);
+            }
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl TargetFolder {
     }
 
     /// Where it was when it was opened; for messages.
-    pub fn path(&self) -> &Path {
+    pub fn path(&self) -> PathBuf {
         self.folder.path()
     }
 
@@ -72,6 +72,11 @@ impl TargetFolder {
     /// alone; what is there and is no folder is removed first.
     pub fn enter(&self, name: &[u8]) -> Result<TargetFolder> {
         self.on(name, self.try_enter(name))
+    }
+
+    /// Opens a folder that was entered before; nothing is made or removed.
+    pub fn again(&self, name: &[u8]) -> Result<TargetFolder> {
+        self.on(name, self.open_child(name, ResolveFlags::empty()))
     }
 
     fn try_enter(&self, name: &[u8]) -> io::Result<TargetFolder> {
@@ -145,7 +150,7 @@ impl TargetFolder {
 
     /// Names of all entries, sorted by their bytes.
     pub fn names(&self) -> Result<Vec<Vec<u8>>> {
-        self.folder.names().map_err(|source| Error::Target { path: self.path().to_path_buf(), source })
+        self.folder.names().map_err(|source| Error::Target { path: self.path(), source })
     }
 
     /// Removes what is there, and all that is in it if it is a folder. Links are
@@ -273,17 +278,21 @@ impl TargetFolder {
         self.on(name, file.map(File::from))
     }
 
-    /// Opens a file that was created here before.
+    /// Opens a file that was created here before. One that has another name too is not it: somebody
+    /// has put a link to a file of his choice in its place.
     pub fn reopen(&self, name: &[u8]) -> Result<File> {
-        let open = || {
-            check_component(name)?;
-            let file = self.open_file(name)?;
-            match Stat::of(&file)?.kind {
-                Kind::File => Ok(file),
-                _ => Err(contested()),
-            }
-        };
-        self.on(name, open())
+        self.on(name, self.try_reopen(name, |stat| stat.kind == Kind::File && stat.links == 1))
+    }
+
+    /// Opens a file that was there with several names.
+    pub fn reopen_shared(&self, name: &[u8]) -> Result<File> {
+        self.on(name, self.try_reopen(name, |stat| stat.kind == Kind::File))
+    }
+
+    fn try_reopen(&self, name: &[u8], is_it: impl Fn(&Stat) -> bool) -> io::Result<File> {
+        check_component(name)?;
+        let file = self.open_file(name)?;
+        if is_it(&Stat::of(&file)?) { Ok(file) } else { Err(contested()) }
     }
 
     /// Makes a symbolic link, a FIFO, a socket or a device, for this user alone.

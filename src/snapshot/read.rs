@@ -5,18 +5,36 @@ use crate::error::{Error, Result};
 use crate::format::content::{Content, Extent};
 use crate::format::node::{Kind, Node, decode_segment};
 use crate::format::pack::BlobKind;
+use crate::id::BlobId;
+use crate::limits;
 use crate::repo::Repository;
+use std::collections::HashSet;
 
 /// The extents of a stream, in order; reads a list when it comes to it.
 pub struct Leaves<'r> {
     repo: &'r Repository,
     /// For each level that is open: its number, and what is left of it.
     open: Vec<(u8, std::vec::IntoIter<Extent>)>,
+    /// Extents that may still come.
+    left: u64,
+    /// Lists that were read, if each is to be read once only.
+    seen: Option<HashSet<BlobId>>,
 }
 
 /// The extents of a stream.
 pub fn leaves<'r>(repo: &'r Repository, content: &Content) -> Leaves<'r> {
-    Leaves { repo, open: vec![(content.level, content.extents.clone().into_iter())] }
+    Leaves {
+        repo,
+        open: vec![(content.level, content.extents.clone().into_iter())],
+        left: limits::FILE_EXTENTS_MAX,
+        seen: None,
+    }
+}
+
+/// The extents of a stream, for whoever only asks which there are: a list that stands in it again is
+/// left out. A few lists may make up a stream longer than anyone could go through.
+pub fn distinct_leaves<'r>(repo: &'r Repository, content: &Content) -> Leaves<'r> {
+    Leaves { seen: Some(HashSet::new()), ..leaves(repo, content) }
 }
 
 impl Iterator for Leaves<'_> {
@@ -30,10 +48,21 @@ impl Iterator for Leaves<'_> {
                 None => {
                     self.open.pop();
                 }
-                Some(extent) if level == 0 => return Some(Ok(extent)),
+                Some(_) if self.left == 0 => {
+                    self.open.clear();
+                    return Some(Err(Error::damaged("a content", "it has more parts than any that is read")));
+                }
+                Some(extent) if level == 0 => {
+                    self.left -= 1;
+                    return Some(Ok(extent));
+                }
+                Some(Extent { id: Some(id), .. }) if self.seen.as_mut().is_some_and(|seen| !seen.insert(id)) => {}
                 Some(extent) => match self.list(&extent, level) {
                     Ok(list) => self.open.push((list.level, list.extents.into_iter())),
-                    Err(e) => return Some(Err(e)),
+                    Err(e) => {
+                        self.left -= 1;
+                        return Some(Err(e));
+                    }
                 },
             }
         }
@@ -66,7 +95,8 @@ pub struct Folder<'r> {
 impl<'r> Folder<'r> {
     /// The folder made of `content`.
     pub fn new(repo: &'r Repository, content: &Content) -> Self {
-        Self { repo, segments: leaves(repo, content), nodes: Vec::new().into_iter(), last: Vec::new() }
+        let segments = Leaves { left: limits::FOLDER_SEGMENTS_MAX, ..leaves(repo, content) };
+        Self { repo, segments, nodes: Vec::new().into_iter(), last: Vec::new() }
     }
 
     fn segment(&mut self, extent: &Extent) -> Result<()> {

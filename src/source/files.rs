@@ -11,12 +11,14 @@ use crate::format::node::{Kind, Node, check_name};
 use crate::limits;
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of folder entries fetched by one call.
 const LISTING_BUFFER: usize = 32 * 1024;
@@ -106,11 +108,44 @@ pub(crate) fn statx(at: BorrowedFd<'_>, name: &[u8]) -> io::Result<Statx> {
     Ok(fs::statx(at, name, flags, StatxFlags::BASIC_STATS)?)
 }
 
+/// The way to a folder. Folders share the way to the one above them: two thousand of them below one
+/// another, each with a path of its own, would take a gigabyte for the paths alone.
+#[derive(Debug)]
+pub struct Trail {
+    above: Option<Arc<Trail>>,
+    name: OsString,
+}
+
+impl Trail {
+    /// A way that begins with a path.
+    pub fn new(path: &Path) -> Arc<Trail> {
+        Arc::new(Trail { above: None, name: path.as_os_str().to_owned() })
+    }
+
+    /// One step further.
+    pub fn below(self: &Arc<Self>, name: &[u8]) -> Arc<Trail> {
+        Arc::new(Trail { above: Some(Arc::clone(self)), name: OsStr::from_bytes(name).to_owned() })
+    }
+
+    /// The path that the way began with, and then each name.
+    pub fn steps(&self) -> Vec<&OsStr> {
+        let steps = std::iter::successors(Some(self), |trail| trail.above.as_deref());
+        let mut steps: Vec<_> = steps.map(|trail| trail.name.as_os_str()).collect();
+        steps.reverse();
+        steps
+    }
+
+    /// All of it.
+    pub fn path(&self) -> PathBuf {
+        self.steps().into_iter().collect()
+    }
+}
+
 /// An open folder.
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
-    path: PathBuf,
+    trail: Arc<Trail>,
     /// Held while the handle's position moves through the entries.
     listing: Mutex<()>,
 }
@@ -120,7 +155,7 @@ impl Folder {
     pub fn open(path: &Path) -> io::Result<Folder> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Folder::new(fd, path.to_path_buf()))
+        Ok(Folder::new(fd, Trail::new(path)))
     }
 
     /// Opens a folder in this one. Anything else, a symbolic link to a folder too, is an error.
@@ -131,22 +166,21 @@ impl Folder {
     /// The same, with more that is to be refused.
     pub(crate) fn child_within(&self, name: &[u8], refused: ResolveFlags) -> io::Result<Folder> {
         check_component(name)?;
-        Ok(Folder::new(open_folder(self.fd.as_fd(), name, refused)?, self.path_of(name)))
+        Ok(Folder::new(open_folder(self.fd.as_fd(), name, refused)?, self.trail.below(name)))
     }
 
-    fn new(fd: OwnedFd, path: PathBuf) -> Folder {
-        Folder { fd, path, listing: Mutex::new(()) }
+    fn new(fd: OwnedFd, trail: Arc<Trail>) -> Folder {
+        Folder { fd, trail, listing: Mutex::new(()) }
     }
 
     /// Where the folder was when it was opened; for messages.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> PathBuf {
+        self.trail.path()
     }
 
     /// Where an entry is; for messages.
     pub fn path_of(&self, name: &[u8]) -> PathBuf {
-        use std::os::unix::ffi::OsStrExt;
-        self.path.join(std::ffi::OsStr::from_bytes(name))
+        self.path().join(OsStr::from_bytes(name))
     }
 
     /// Names of all entries but `.` and `..`, sorted by their bytes.

@@ -25,7 +25,7 @@ pub fn measure(path: &Path, stop: &dyn Fn() -> bool) -> u64 {
             continue;
         };
         match folder.stat_of(&name) {
-            Ok(stat) if stat.kind == Kind::File => bytes += stat.size,
+            Ok(stat) if stat.kind == Kind::File => bytes = u64::saturating_add(bytes, stat.size),
             Ok(stat) if stat.kind == Kind::Dir => {
                 if let Ok(child) = folder.child(&name)
                     && open.len() < limits::DEPTH_MAX

@@ -20,4 +20,5 @@ mod state;
 mod streams;
 mod support;
 mod testdata;
+mod tree;
 mod world;

@@ -57,7 +57,7 @@ fn the_target_is_made_for_this_user_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b");
     let root = TargetFolder::root(&path).unwrap();
-    assert_eq!((root.path(), root.folder().stat().unwrap().mode), (path.as_path(), 0o700));
+    assert_eq!((root.path(), root.folder().stat().unwrap().mode), (path, 0o700));
     assert_eq!(root.enter(b"c").unwrap().folder().stat().unwrap().mode, 0o700);
     std::fs::write(dir.path().join("file"), b"").unwrap();
     let refused = TargetFolder::root(&dir.path().join("file")).unwrap_err();
@@ -244,6 +244,36 @@ fn a_file_with_another_name_is_not_written_to() {
     again.write_all(b"er").unwrap();
     target.reopen(b"f").unwrap().read_to_string(&mut data).unwrap();
     assert_eq!(data, "newnewer");
+}
+
+#[test]
+fn a_link_to_another_file_is_not_taken_for_the_one_that_was_made() {
+    let (dir, target) = target();
+    let outside = outside();
+    target.create_file(b"f").unwrap();
+    target.reopen(b"f").unwrap();
+    std::fs::remove_file(dir.path().join("f")).unwrap();
+    std::fs::hard_link(outside.path().join("sub/kept"), dir.path().join("f")).unwrap();
+    assert!(target.reopen(b"f").is_err());
+    assert!(target.reopen_shared(b"f").is_ok(), "whoever asks for it by several names gets it");
+    std::fs::remove_file(dir.path().join("f")).unwrap();
+    symlink(outside.path().join("sub/kept"), dir.path().join("f")).unwrap();
+    assert!(target.reopen(b"f").is_err() && target.reopen_shared(b"f").is_err());
+    assert!(is_untouched(&outside));
+}
+
+#[test]
+fn a_folder_is_entered_again_only_if_it_is_one() {
+    let (dir, target) = target();
+    let outside = outside();
+    symlink(outside.path(), dir.path().join("link")).unwrap();
+    std::fs::write(dir.path().join("file"), b"").unwrap();
+    for name in [&b"link"[..], b"file", b"nothing", b"..", b"a/b"] {
+        assert!(target.again(name).is_err(), "{name:?}");
+    }
+    target.enter(b"a").unwrap().enter(b"b").unwrap();
+    assert!(target.again(b"a").unwrap().again(b"b").is_ok());
+    assert!(dir.path().join("link").is_symlink() && is_untouched(&outside), "nothing is removed");
 }
 
 #[test]
