@@ -6,6 +6,8 @@
 
 use crate::clock::Timestamp;
 use crate::error::Malformed;
+use crate::limits;
+use minicbor::data::Type;
 use minicbor::decode::Decoder;
 use minicbor::encode::Encoder;
 
@@ -49,7 +51,7 @@ impl<'b> Fields<'b> {
                 return Err(Malformed(format!("needs a newer program (critical field {key})")));
             }
             self.unknown = true;
-            self.d.skip()?;
+            skip(&mut self.d)?;
         }
         Ok(None)
     }
@@ -106,6 +108,48 @@ impl<'b> Fields<'b> {
     }
 }
 
+/// Passes over one item. What this program does not know is still a record's: lengths are definite,
+/// and it is no deeper than a record would be, so that it takes no memory to pass over it.
+fn skip(d: &mut Decoder<'_>) -> Parse<()> {
+    let deep = || Malformed(format!("an unknown field more than {} levels deep", limits::CBOR_DEPTH_MAX));
+    let indefinite = || Malformed::new("an unknown field without a length");
+    let mut left = [0u64; limits::CBOR_DEPTH_MAX];
+    let mut depth = 0;
+    loop {
+        let items = match d.datatype()? {
+            Type::Array => d.array()?.ok_or_else(indefinite)?,
+            Type::Map => d.map()?.ok_or_else(indefinite)?.checked_mul(2).ok_or_else(deep)?,
+            Type::ArrayIndef | Type::MapIndef | Type::BytesIndef | Type::StringIndef | Type::Break => {
+                return Err(indefinite());
+            }
+            // What a tag is about follows it.
+            Type::Tag => {
+                d.tag()?;
+                1
+            }
+            _ => {
+                d.skip()?;
+                0
+            }
+        };
+        if items > 0 {
+            *left.get_mut(depth).ok_or_else(deep)? = items;
+            depth += 1;
+            continue;
+        }
+        while depth > 0 {
+            left[depth - 1] -= 1;
+            if left[depth - 1] > 0 {
+                break;
+            }
+            depth -= 1;
+        }
+        if depth == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// Bytes of exactly this length.
 pub fn exact<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> {
     let bytes = d.bytes()?;
@@ -154,6 +198,11 @@ impl Record {
     /// An empty record.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A record that does not move while it grows to this size: what is secret is left nowhere.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { body: Vec::with_capacity(bytes), ..Self::default() }
     }
 
     /// Adds a field; keys ascend.
@@ -349,6 +398,39 @@ mod tests {
         critical.u64(CRITICAL, 1);
         let bytes = critical.finish();
         assert!(Fields::begin(Decoder::new(&bytes)).unwrap().next(&[1]).is_err());
+    }
+
+    #[test]
+    fn passes_over_one_item_and_no_more() {
+        let item = |bytes: &[u8]| {
+            let mut d = Decoder::new(bytes);
+            skip(&mut d).map(|()| d.position())
+        };
+        let nested = |n: usize| [vec![0x81; n], vec![0x07, 0x09]].concat();
+        for whole in [
+            &[0x07][..],
+            b"\x43abc",
+            b"\x63abc",
+            &[0x80],
+            &[0xa0],
+            &[0x82, 0x81, 0x01, 0xa1, 0x01, 0x82, 0x02, 0x03],
+            &[0xc1, 0xc2, 0x41, 0x00],
+            &[0x83, 0x80, 0xa0, 0x80],
+            &[0xf6],
+            &[0xfb, 1, 2, 3, 4, 5, 6, 7, 8],
+            &[0x1b, 1, 2, 3, 4, 5, 6, 7, 8],
+            &[0x38, 0x20],
+        ] {
+            assert_eq!(item(&[whole, &[0x09]].concat()).unwrap(), whole.len(), "{whole:x?}");
+            assert!(item(&whole[..whole.len() - 1]).is_err(), "{whole:x?}");
+        }
+        assert_eq!(item(&nested(limits::CBOR_DEPTH_MAX)).unwrap(), limits::CBOR_DEPTH_MAX + 1);
+        assert!(item(&nested(limits::CBOR_DEPTH_MAX + 1)).is_err());
+        for indefinite in [&[0x9f, 0xff][..], &[0xbf, 0xff], &[0x5f, 0xff], &[0x7f, 0xff], &[0xff], &[0x81, 0xff]] {
+            assert!(item(indefinite).is_err(), "{indefinite:x?}");
+        }
+        assert!(item(&[0xbb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).is_err());
+        assert!(item(&[0xc1; 100_000]).is_err());
     }
 
     #[test]

@@ -5,7 +5,6 @@ use crate::format::index::PackEntry;
 use crate::format::pack::{Frame, StorageClass};
 use crate::id::{BlobId, PackName};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 
 /// Where a blob lies in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,24 +15,6 @@ pub struct Place {
     pub at: u32,
     /// Its length.
     pub len: u32,
-}
-
-/// Ids are hashes already: their first bytes are the hash.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// A pack's frames, and the place of each of its blobs.
@@ -47,12 +28,14 @@ pub struct PackMap {
     /// What it holds.
     pub class: StorageClass,
     frames: Vec<(u64, Frame)>,
-    blobs: HashMap<BlobId, Place, BuildHasherDefault<IdHasher>>,
+    /// Hashed with a secret of this process: ids are hashes, but an index object may name what nobody
+    /// hashed, and many that agree in some bytes would make every look-up a search.
+    blobs: HashMap<BlobId, Place>,
 }
 
 impl PackMap {
     pub(super) fn new(number: EntryNumber, entry: &PackEntry) -> Self {
-        let mut blobs = HashMap::with_capacity_and_hasher(entry.blobs(), BuildHasherDefault::default());
+        let mut blobs = HashMap::with_capacity(entry.blobs());
         let mut frames = Vec::with_capacity(entry.directory.frames.len());
         for (n, (offset, frame)) in entry.directory.offsets().enumerate() {
             let mut at = 0;

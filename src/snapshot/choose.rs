@@ -11,6 +11,8 @@ use std::collections::HashSet;
 
 /// Digits that name a snapshot at the least.
 const PREFIX_MIN: usize = 4;
+/// Snapshots that are named where a beginning of an id fits several.
+const CANDIDATES_MAX: usize = 8;
 
 /// A snapshot that was read.
 #[derive(Debug, Clone)]
@@ -136,20 +138,36 @@ impl Listing {
                 "{text} names no snapshot: give 'latest', 'latest~N', or at least {PREFIX_MIN} digits of an id"
             )));
         }
-        if let Some(at) = self.damaged.iter().position(|(id, _)| id.to_string().starts_with(&text)) {
-            return Err(self.damaged.swap_remove(at).1);
-        }
-        let found: Vec<&Snapshot> = self.snapshots.iter().filter(|s| s.id.to_string().starts_with(&text)).collect();
-        match found[..] {
-            [one] => Ok(one),
-            [] => Err(Error::NotFound(format!("there is no snapshot {text}"))),
-            _ => Err(Error::Invalid(format!("{} snapshots begin with {text}; give more digits", found.len()))),
+        let named = |id: &SnapshotId| id.to_string().starts_with(&text);
+        // One that is damaged may be the one that is meant.
+        let damaged = self.damaged.iter().position(|(id, _)| named(id));
+        let all = self.snapshots.iter().map(|s| s.id).chain(self.damaged.iter().map(|(id, _)| *id));
+        let found: Vec<SnapshotId> = all.filter(|id| named(id)).collect();
+        match (&found[..], damaged) {
+            ([], _) => Err(Error::NotFound(format!("there is no snapshot {text}"))),
+            ([_], Some(at)) => Err(self.damaged.swap_remove(at).1),
+            ([one], None) => self
+                .snapshots
+                .iter()
+                .find(|s| s.id == *one)
+                .ok_or_else(|| Error::NotFound(format!("there is no snapshot {text}"))),
+            _ => Err(ambiguous(&text, &found)),
         }
     }
 
     fn filtered_for_life<'a>(&'a self, filter: &Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
         self.snapshots.iter().filter(move |s| filter.passes(s))
     }
+}
+
+/// Which they are: whoever typed too little can choose without another listing.
+fn ambiguous(text: &str, found: &[SnapshotId]) -> Error {
+    let mut names: Vec<String> = found.iter().take(CANDIDATES_MAX).map(SnapshotId::to_string).collect();
+    if found.len() > CANDIDATES_MAX {
+        names.push(format!("and {} more", found.len() - CANDIDATES_MAX));
+    }
+    let count = found.len();
+    Error::Invalid(format!("{count} snapshots begin with {text}; give more digits: {}", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -193,6 +211,27 @@ mod tests {
         assert!(matches!(chosen("newest", &all), Err(Error::Invalid(_))));
         assert!(matches!(chosen("ffff", &all), Err(Error::NotFound(_))));
         assert!(matches!(chosen("3333", &all), Err(Error::Damaged { .. })), "what is damaged is said to be");
+    }
+
+    #[test]
+    fn a_beginning_that_several_share_names_them() {
+        let mut listing = listing();
+        let alike = |n: u8| SnapshotId([0x22, 0x22, n, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for n in 0..3 {
+            listing.snapshots.push(Snapshot { id: alike(n), ..snapshot(0, 1, "a", "x") });
+        }
+        listing.damaged.push((alike(9), Error::damaged("snapshots/2222", "cut short")));
+        let Err(Error::Invalid(why)) = listing.choose("2222", &Filter::default()) else { panic!("not ambiguous") };
+        for id in [SnapshotId([0x22; 16]), alike(0), alike(1), alike(2), alike(9)] {
+            assert!(why.contains(&id.to_string()), "{id}: {why}");
+        }
+        assert_eq!(listing.choose("22220100", &Filter::default()).unwrap().id, alike(1));
+        assert!(matches!(listing.choose("22220900", &Filter::default()), Err(Error::Damaged { .. })));
+        for n in 10..30 {
+            listing.snapshots.push(Snapshot { id: alike(n), ..snapshot(0, 1, "a", "x") });
+        }
+        let Err(Error::Invalid(why)) = listing.choose("2222", &Filter::default()) else { panic!("not ambiguous") };
+        assert!(why.starts_with("24 snapshots") && why.ends_with("and 16 more"), "{why}");
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Hostile sources, hostile repositories and key material. A hostile repository is made by someone
 //! who holds a full key of his own, and who hands over both the repository and the key.
 
+mod bombs;
 mod child;
 mod contents;
 mod hostile;
+mod indexes;
 mod nodes;
 mod races;
+mod records;
 mod source;
