@@ -8,6 +8,7 @@ use crate::crypto::aead;
 use crate::crypto::keyfile::KeyFile;
 use crate::crypto::random;
 use crate::crypto::slot::Credential;
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::Cipher;
 use crate::limits;
@@ -16,9 +17,10 @@ use crate::repo::{Access, LocalFolder, Repository, Secret};
 use crate::store::{self, Store};
 use secrecy::SecretString;
 use std::fs::{File, OpenOptions};
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
@@ -110,19 +112,7 @@ impl Context {
             return Ok(Some(first_line(&text).into()));
         }
         if let Some(command) = &self.global.password_command {
-            let ran = std::process::Command::new("sh")
-                .arg("-c")
-                .arg(command)
-                .stderr(std::process::Stdio::inherit())
-                .output();
-            let out = ran.map_err(|e| Error::NoKey { why: format!("the password command cannot be run: {e}") })?;
-            let text = Zeroizing::new(out.stdout);
-            if !out.status.success() {
-                return Err(Error::NoKey { why: format!("the password command failed ({})", out.status) });
-            }
-            let text =
-                std::str::from_utf8(&text).map_err(|_| Error::NoKey { why: "the password is no text".into() })?;
-            return Ok(Some(first_line(text).into()));
+            return password_of(command).map(Some);
         }
         // What is named outweighs what lies about in the environment.
         if self.global.key_file.is_some() {
@@ -136,12 +126,27 @@ impl Context {
         // Where there is no repository, no key helps: say that first.
         match crate::repo::repository_id(&*self.store()?) {
             Err(e @ (Error::NoRepository { .. } | Error::Newer { .. } | Error::Store(_))) => Err(e),
-            _ => self.open_with(self.credential()?),
+            _ => self.open_by(|| self.credential()),
         }
     }
 
-    /// The same, with this key.
-    pub fn open_with(&self, credential: Credential) -> Result<Repository> {
+    /// The same, with the key in this file.
+    pub fn open_with_key(&self, path: &Path) -> Result<Repository> {
+        self.open_by(|| read_key(path).map(Credential::KeyFile))
+    }
+
+    fn open_by(&self, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
+        // In a frame of its own, so that nothing of the key is left in one that stays.
+        #[inline(never)]
+        fn opened(context: &Context, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
+            context.open_with(credential()?)
+        }
+        let repo = opened(self, credential);
+        stack::wipe();
+        repo
+    }
+
+    fn open_with(&self, credential: Credential) -> Result<Repository> {
         let repo = Repository::open(Access {
             store: self.store()?,
             clock: Arc::clone(&self.clock),
@@ -223,12 +228,46 @@ fn first_line(text: &str) -> String {
 fn read_small(what: &str, path: &Path) -> Result<Zeroizing<String>> {
     let fails = |why: String| Error::NoKey { why: format!("the {what} {}: {why}", path.display()) };
     let file = File::open(path).map_err(|e| fails(e.to_string()))?;
-    let mut text = Zeroizing::new(String::new());
-    file.take(limits::KEY_FILE_MAX + 1).read_to_string(&mut text).map_err(|e| fails(e.to_string()))?;
-    if text.len() as u64 > limits::KEY_FILE_MAX {
-        return Err(fails("too large to be a key or password".into()));
+    read_secret(file).map_err(|e| fails(e.to_string()))
+}
+
+/// A small text, into memory that is wiped: a buffer that grew would leave copies behind.
+fn read_secret(mut source: impl Read) -> io::Result<Zeroizing<String>> {
+    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    let mut bytes = Zeroizing::new(vec![0; limits::KEY_FILE_MAX as usize + 1]);
+    let mut len = 0;
+    while len < bytes.len() {
+        match source.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
-    Ok(text)
+    if len == bytes.len() {
+        return Err(invalid("too large to be a key or password"));
+    }
+    let text = std::str::from_utf8(&bytes[..len]).map_err(|_| invalid("it is no text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The first line that a command prints.
+fn password_of(command: &str) -> Result<SecretString> {
+    let fails = |why: String| Error::NoKey { why: format!("the password command {why}") };
+    let mut shell = Command::new("sh");
+    let spawned = shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|e| fails(format!("cannot be run: {e}")))?;
+    let text = match child.stdout.take() {
+        Some(output) => read_secret(output),
+        None => Ok(Zeroizing::default()),
+    };
+    // Its output is closed by now: one that has more to say ends.
+    let status = child.wait().map_err(|e| fails(format!("cannot be waited for: {e}")))?;
+    if !status.success() {
+        return Err(fails(format!("failed ({status})")));
+    }
+    let text = text.map_err(|e| fails(format!("printed no password: {e}")))?;
+    Ok(first_line(&text).into())
 }
 
 /// Reads a key file.
@@ -253,11 +292,11 @@ pub fn write_new_key(path: &Path) -> Result<KeyFile> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(fails)?;
     let key = KeyFile(Zeroizing::new(random::bytes()?));
-    let text = Zeroizing::new(format!(
-        "# An Estrato key: whoever has it can use the backups that it opens, and without it nothing can be restored.\n\
-         # Keep a copy away from this machine and away from the backups, on paper if need be.\n{}\n",
-        *key.to_text()
-    ));
+    let advice = "# An Estrato key: whoever has it can use the backups that it opens, and without it nothing can be restored.\n\
+         # Keep a copy away from this machine and away from the backups, on paper if need be.\n";
+    let line = key.to_text();
+    let mut text = Zeroizing::new(String::with_capacity(advice.len() + line.len() + 1));
+    text.extend([advice, line.as_str(), "\n"]);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fails)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fails)?;
     File::open(parent).and_then(|folder| folder.sync_all()).map_err(fails)?;

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    leave_no_core();
     // Restores hold many folders open; the usual soft limit is lower than need be.
     if let Ok((soft, hard)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
         && soft < hard
@@ -41,6 +42,17 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => exit::report(&e, json),
     }
+}
+
+/// The memory of this process holds keys: it must not become a file, nor be read by another process of
+/// the same user. A command that is run for a snapshot gets the first of both too.
+fn leave_no_core() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // Where neither can be had, work goes on: whoever could forbid it could read the memory anyway.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 fn run(context: &Context, command: Command) -> Result<ExitCode> {

@@ -26,7 +26,7 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<ExitCode> {
     let options = options(&args)?;
     let made = if args.init { init_if_missing(context)? } else { None };
     let repo = match made.as_ref().and_then(|m| m.key_file.as_deref()) {
-        Some(path) => context.open_with(crate::crypto::slot::Credential::KeyFile(super::context::read_key(path)?))?,
+        Some(path) => context.open_with_key(path)?,
         None => context.open()?,
     };
     progress::heed_interrupts(&context.progress);

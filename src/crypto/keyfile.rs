@@ -24,9 +24,13 @@ fn checksum(prefix: &str, bytes: &[u8]) -> [u8; CHECK_LEN] {
 }
 
 fn encode(prefix: &str, bytes: &[u8]) -> String {
-    let mut all = Zeroizing::new(bytes.to_vec());
+    // Nothing here may move while it grows: what is left behind would not be wiped.
+    let mut all = Zeroizing::new(Vec::with_capacity(bytes.len() + CHECK_LEN));
+    all.extend_from_slice(bytes);
     all.extend_from_slice(&checksum(prefix, bytes));
-    let mut text = format!("{prefix} ");
+    let mut text = String::with_capacity(prefix.len() + 8 + all.len() * 2);
+    text.push_str(prefix);
+    text.push(' ');
     let (mut held, mut bits, mut letters) = (0u32, 0, 0);
     let mut put = |value: u32| {
         if letters > 0 && letters % 5 == 0 {
@@ -52,14 +56,15 @@ fn encode(prefix: &str, bytes: &[u8]) -> String {
 
 /// Without spaces and dashes, in capitals; letters that look alike stand for each other.
 fn normal(text: &str) -> Vec<u8> {
-    let letters = text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-');
-    letters
-        .map(|letter| match letter.to_ascii_uppercase() {
+    let mut letters = Vec::with_capacity(text.len());
+    for letter in text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-') {
+        letters.push(match letter.to_ascii_uppercase() {
             b'O' => b'0',
             b'I' | b'L' => b'1',
             other => other,
-        })
-        .collect()
+        });
+    }
+    letters
 }
 
 fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {

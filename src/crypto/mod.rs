@@ -9,3 +9,4 @@ pub mod keyfile;
 pub mod random;
 pub mod sign;
 pub mod slot;
+pub mod stack;

@@ -110,7 +110,7 @@ impl<'b> Fields<'b> {
 
 /// Passes over one item. What this program does not know is still a record's: lengths are definite,
 /// and it is no deeper than a record would be, so that it takes no memory to pass over it.
-fn skip(d: &mut Decoder<'_>) -> Parse<()> {
+fn skip(d: &mut Decoder<'_>) -> Result<(), Malformed> {
     let deep = || Malformed(format!("an unknown field more than {} levels deep", limits::CBOR_DEPTH_MAX));
     let indefinite = || Malformed::new("an unknown field without a length");
     let mut left = [0u64; limits::CBOR_DEPTH_MAX];

@@ -70,6 +70,9 @@ impl SlotKind {
     }
 }
 
+/// More than a bundle's record takes.
+const BUNDLE_MAX: usize = 512;
+
 /// A tenant's secrets, as one key's role allows. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Bundle {
@@ -95,7 +98,7 @@ pub struct Bundle {
 impl Bundle {
     /// The record.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut r = Record::new();
+        let mut r = Record::with_capacity(BUNDLE_MAX);
         r.u64(0, self.role as u64).bytes(1, self.tenant.as_bytes()).bytes(2, &self.id_key);
         r.bytes(3, &self.tenant_verifying).bytes(4, &self.signer_seed);
         if let Some(key) = &self.private_key {

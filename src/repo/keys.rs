@@ -258,13 +258,13 @@ impl Repository {
         self.tenant_signing("admit keys")?;
         let full = self.full.as_ref();
         let secret = |which: fn(&super::FullKeys) -> [u8; 32]| match key.role {
-            Role::Full => full.map(which),
+            Role::Full => full.map(|full| which(full)),
             Role::Writer => None,
         };
         let bundle = Bundle {
             role: key.role,
             tenant: self.tenant,
-            id_key: *self.id_key,
+            id_key: **self.id_key,
             tenant_verifying: self.tenant_verifying.0,
             signer_seed: random::bytes()?,
             private_key: secret(|f| *f.private_bytes),

@@ -34,6 +34,7 @@ use crate::crypto::derive::IdKeys;
 use crate::crypto::envelope::Realm;
 use crate::crypto::hpke::{PrivateKey, PublicKey};
 use crate::crypto::sign::Signing;
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::{Cipher, Header, ObjectType};
 use crate::format::key::{Role, SignerList};
@@ -62,10 +63,11 @@ pub struct Repository {
     tenant: TenantId,
     tenant_verifying: SignerId,
     cipher: Cipher,
-    keys: IdKeys,
+    /// Secrets lie on the heap: a repository that is moved leaves none behind.
+    keys: Box<IdKeys>,
     public: PublicKey,
-    full: Option<FullKeys>,
-    signing: Signing,
+    full: Option<Box<FullKeys>>,
+    signing: Box<Signing>,
     signers: SignerList,
     index: Index,
     local: LocalFolder,
@@ -74,7 +76,14 @@ pub struct Repository {
     salvaged: Vec<Error>,
     frames: FrameCache,
     /// Kept so that keys can be admitted.
-    id_key: KeyBytes,
+    id_key: Box<KeyBytes>,
+}
+
+impl Drop for Repository {
+    /// The keys wipe themselves; this is for what their use has left.
+    fn drop(&mut self) {
+        stack::wipe();
+    }
 }
 
 impl Repository {
@@ -196,7 +205,12 @@ impl Repository {
 
     /// All signers whose word counts as a full key's.
     fn full_signers(&self) -> HashSet<SignerId> {
-        let admitted = self.signers.signers.iter().map(|s| s.id).filter(|id| self.is_full(id));
-        admitted.chain([self.tenant_verifying]).collect()
+        full_signers(&self.signers, self.tenant_verifying)
     }
+}
+
+/// The tenant's own key, and the full ones that its list admits.
+fn full_signers(list: &SignerList, tenant: SignerId) -> HashSet<SignerId> {
+    let full = list.signers.iter().filter(|s| s.role == Role::Full && s.removed.is_none());
+    full.map(|s| s.id).chain([tenant]).collect()
 }

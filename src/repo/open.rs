@@ -4,7 +4,7 @@
 use super::create::{decode_tenant, repository_id};
 use super::met::Meeting;
 use super::sync::StoreKeeper;
-use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
+use super::{FrameCache, FullKeys, LocalFolder, Repository, full_signers, keys, salvage};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::crypto::aead::KeyBytes;
@@ -13,6 +13,7 @@ use crate::crypto::envelope::Realm;
 use crate::crypto::hpke::{PrivateKey, PublicKey};
 use crate::crypto::sign::Signing;
 use crate::crypto::slot::{self, Credential};
+use crate::crypto::stack;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::Cipher;
 use crate::format::key::{Bundle, Signer, SignerList, SlotKind};
@@ -47,6 +48,13 @@ impl Repository {
     /// [`Error::NoRepository`], [`Error::NoTenant`], [`Error::WrongKey`], [`Error::Newer`],
     /// [`Error::Damaged`], or the store's.
     pub fn open(access: Access) -> Result<Self> {
+        let opened = Self::unlock(access);
+        stack::wipe();
+        opened
+    }
+
+    #[inline(never)]
+    fn unlock(access: Access) -> Result<Self> {
         let Access { store, clock, tenant, credential, cache } = access;
         let names = TenantNames::new(&tenant)?;
         let mut salvaged = Vec::new();
@@ -61,7 +69,7 @@ impl Repository {
             open_tenant(&*store, &names, &credential, &mut salvaged)?;
         let Unlocked { slot: slot_id, kind, bundle } = unlocked;
         let tenant_verifying = SignerId(record.verifying);
-        let keys = IdKeys::new(&bundle.id_key);
+        let keys = Box::new(IdKeys::new(&bundle.id_key));
         let (id, local) = open_local(cache.clone(), &tenant, record.id, named, &mut salvaged)?;
         let meeting = Meeting {
             place: store.describe(),
@@ -111,14 +119,23 @@ impl Repository {
         if full.is_none() && !salvaged.is_empty() {
             return Err(salvaged.remove(0));
         }
-        let signing = Signing::from_seed(&bundle.signer_seed);
+        let signing = Box::new(Signing::from_seed(&bundle.signer_seed));
         is_present(&signers, signing.id(), &tenant, !salvaged.is_empty())?;
         if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
             local.unusable(&e);
         }
-        let index = open_index(&local)?;
+        let keeper = StoreKeeper {
+            store: Arc::clone(&store),
+            names: names.clone(),
+            tenant: record.id,
+            keys: IdKeys::new(&bundle.id_key),
+            admitted: signers.signers.iter().map(|s| s.id).chain([tenant_verifying]).collect(),
+            full: full_signers(&signers, tenant_verifying),
+            local: local.clone(),
+        };
+        let index = open_index(&local)?.kept(Box::new(keeper));
         let chunker = Chunker::new(&keys.gear);
-        let repo = Self {
+        Ok(Self {
             store,
             clock,
             id,
@@ -136,23 +153,8 @@ impl Repository {
             chunker,
             salvaged,
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
-            id_key: Zeroizing::new(bundle.id_key),
-        };
-        let keeper = repo.index_keeper();
-        Ok(Self { index: repo.index.kept(Box::new(keeper)), ..repo })
-    }
-
-    fn index_keeper(&self) -> StoreKeeper {
-        let admitted = self.signers.signers.iter().map(|s| s.id).chain([self.tenant_verifying]);
-        StoreKeeper {
-            store: Arc::clone(&self.store),
-            names: self.names.clone(),
-            tenant: self.tenant,
-            keys: IdKeys::new(&self.id_key),
-            admitted: admitted.collect(),
-            full: self.full_signers(),
-            local: self.local.clone(),
-        }
+            id_key: Box::new(Zeroizing::new(bundle.id_key)),
+        })
     }
 }
 
@@ -230,7 +232,7 @@ struct Tenant {
     record: TenantRecord,
     unlocked: Unlocked,
     public: PublicKey,
-    full: Option<FullKeys>,
+    full: Option<Box<FullKeys>>,
 }
 
 /// A slot that was opened.
@@ -273,19 +275,19 @@ fn open_tenant(
     Ok(Tenant { cipher, record, unlocked, public, full })
 }
 
-fn full_keys(bundle: &Bundle, public: &PublicKey, names: &TenantNames) -> Result<Option<FullKeys>> {
+fn full_keys(bundle: &Bundle, public: &PublicKey, names: &TenantNames) -> Result<Option<Box<FullKeys>>> {
     let (Some(private), Some(seed)) = (&bundle.private_key, &bundle.tenant_seed) else { return Ok(None) };
     let (private_key, its_public) = PrivateKey::from_bytes(private)?;
     if its_public.to_bytes() != public.to_bytes() {
         return Err(Error::damaged(names.tenant(), "its public key is not the tenant's"));
     }
     let copy = |bytes: &[u8; 32]| -> KeyBytes { Zeroizing::new(*bytes) };
-    Ok(Some(FullKeys {
+    Ok(Some(Box::new(FullKeys {
         private: private_key,
         tenant_signing: Signing::from_seed(seed),
         private_bytes: copy(private),
         tenant_seed: copy(seed),
-    }))
+    })))
 }
 
 /// A key file's slot is found by its name; for a password every password slot is tried.

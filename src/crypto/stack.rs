@@ -1,0 +1,16 @@
+//! What calls leave behind on the stack. Keys are wiped where they are kept, but on their way there
+//! they are moved and hashed, and each call leaves its frame as it was. Whoever has made such calls
+//! overwrites what they left, before it does anything else.
+
+use zeroize::Zeroize;
+
+/// More than the calls that handle keys need, the public-key ones among them.
+const DEPTH: usize = 384 * 1024;
+
+/// Overwrites what calls that have returned left behind.
+#[inline(never)]
+pub fn wipe() {
+    let mut dead = [0u8; DEPTH];
+    dead.zeroize();
+    std::hint::black_box(&dead);
+}
