@@ -4,8 +4,9 @@
 
 use zeroize::Zeroize;
 
-/// More than the calls that handle keys need, the public-key ones among them.
-const DEPTH: usize = 384 * 1024;
+/// Several times what the calls that handle keys leave behind, the public-key ones among them; and
+/// little enough for the stack of any thread.
+const DEPTH: usize = 128 * 1024;
 
 /// Overwrites what calls that have returned left behind.
 #[inline(never)]

@@ -85,8 +85,8 @@ fn no_command_prints_a_secret_with_right_or_wrong_keys() {
         // Six groups of the line, as people write it, and as it is read.
         let text = key(name).to_text();
         let letters = text.split_once(' ').unwrap().1;
-        needles.push(letters[..35].as_bytes().to_vec());
-        needles.push(letters.replace('-', "")[..30].as_bytes().to_vec());
+        needles.push(letters.as_bytes()[..35].to_vec());
+        needles.push(letters.replace('-', "").as_bytes()[..30].to_vec());
     }
     let commands: [&[&str]; 16] = [
         &["snapshot", "source"],

@@ -174,7 +174,7 @@ fn two_thousand_folders_below_one_another_come_back() {
 fn a_folder_of_very_many_entries_takes_little_memory_for_each() {
     let place = Place::with_repository();
     let long = std::env::var_os("ESTRATO_LONG_TESTS").is_some();
-    let (entries, most) = if long { (1_000_000, 1100) } else { (100_000, 250) };
+    let (entries, most) = if long { (1_000_000, 800) } else { (100_000, 120) };
     std::fs::create_dir(place.path("source")).unwrap();
     let folder = fs::openat(CWD, place.path("source"), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
     for n in 0..entries {
@@ -361,7 +361,7 @@ fn a_file_that_changes_while_it_is_read_is_stored_as_far_as_it_was_read_and_told
             // What the node says it is, its data is: the file that was opened, and no other.
             let same = bytes.iter().zip(&data).take_while(|(a, b)| a == b).count();
             assert!(same == bytes.len() || told == "changed" && same + 5 == bytes.len(), "{n}: {same}");
-            assert!(bytes.len() >= limits::READ_BUFFER - limits::GROUP_MAX * 2, "{n}: {}", bytes.len());
+            assert!(bytes.len() >= limits::READ_BUFFER, "{n}: {}", bytes.len());
         } else {
             assert!(!whys.is_empty(), "{n}: lost without a word");
         }
@@ -408,7 +408,7 @@ fn links_and_renames_while_a_snapshot_walks_let_nothing_in_from_outside() {
             });
         }
         let mut seen = 0;
-        for _ in 0..60 {
+        for _ in 0..30 {
             match take(&repo, &source, &Silent) {
                 Ok(outcome) => {
                     let found = stored(&repo, &outcome, &source);
@@ -421,7 +421,7 @@ fn links_and_renames_while_a_snapshot_walks_let_nothing_in_from_outside() {
                 Err(e) => assert!(matches!(e, Error::Source { .. }), "{e}"),
             }
         }
-        assert!(seen > 60, "{seen}");
+        assert!(seen > 30, "{seen}");
     });
     assert!(repo.index().copies(&forbidden).unwrap().is_empty(), "a file from outside was stored");
     // The secret would have been found under that id.
