@@ -125,8 +125,9 @@ pub struct Hostile {
     pub repo: Repository,
     /// Signs as that key.
     pub signing: Signing,
-    /// A data key, and the head that opens to it.
-    data: (KeyBytes, Vec<u8>),
+    /// For the packs of each class a data key, and the head that opens to it. Under one key two packs
+    /// of equal frames would be one object.
+    data: [(KeyBytes, Vec<u8>); 2],
     compressor: Compressor,
     inputs: usize,
 }
@@ -167,7 +168,7 @@ impl Hostile {
         .unwrap();
         let bundle = bundle(&store, &repo);
         let public: PublicKey = PrivateKey::from_bytes(&bundle.private_key.unwrap()).unwrap().1;
-        let data = repo.realm().new_data_key(HEADER, None, &public).unwrap();
+        let data = [(); 2].map(|()| repo.realm().new_data_key(HEADER, None, &public).unwrap());
         let signing = Signing::from_seed(&bundle.signer_seed);
         Self { store, repo, signing, data, compressor: Compressor::new(1).unwrap(), inputs: 0 }
     }
@@ -265,7 +266,7 @@ impl Hostile {
         if frames.is_empty() {
             return None;
         }
-        let (key, head) = &self.data;
+        let (key, head) = &self.data[class as usize];
         let sealer = Sealer::new(HEADER.cipher, key);
         let mut bytes = [&HEADER.encode()[..], head].concat();
         let mut directory = Directory { class, frames: Vec::new() };

@@ -118,3 +118,11 @@ fn sizes_that_no_sum_holds_are_restored_and_told() {
     assert!(run(&targets::hostile::input(DRY_RUN, &giants())), "counted");
     assert!(!run(&targets::hostile::input(VERIFY, &giants())), "no file system has room for them");
 }
+
+/// Found by the walker: two packs were one object, and it was removed twice.
+#[test]
+fn a_tree_and_a_chunk_of_nothing_lie_in_packs_of_their_own() {
+    use targets::hostile::{Item, input};
+    let nothing = input(0, &[(Item::Tree, Vec::new()), (Item::Chunk, Vec::new())]);
+    assert!(!(target("walker").run)(&nothing) && !(target("planner").run)(&nothing));
+}
