@@ -85,7 +85,9 @@ fn row(row: &[u8]) -> bool {
     thread_local!(static ROWS: RefCell<Option<Rows>> = const { RefCell::new(None) });
     ROWS.with_borrow_mut(|rows| {
         let rows = rows.get_or_insert_with(Rows::new);
-        let closed = [row, &blake3::hash(row).as_bytes()[..16]].concat();
+        let mut hash = blake3::Hasher::new();
+        hash.update(&rows.number.to_le_bytes()).update(&(row.len() as u64).to_le_bytes()).update(row);
+        let closed = [row, &hash.finalize().as_bytes()[..16]].concat();
         rows.connection.execute("UPDATE packs SET entry = ?1 WHERE no = ?2", (closed, rows.number)).unwrap();
         // Forgets what it has read.
         rows.index.remove(&[]).unwrap();

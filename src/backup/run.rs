@@ -12,6 +12,7 @@ use super::walk::{Done, Job, Settings, Walk};
 use super::{Findings, Selection, Source, Trouble};
 use crate::clock::Timestamp;
 use crate::crypto::random;
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::header::{HEADER_LEN, Header, ObjectType};
@@ -334,7 +335,7 @@ impl<'a> Planned<'a> {
             for _ in 0..threads {
                 let reader = FileReader::new(writer.lane(), self.repo.chunker(), monitor);
                 let (jobs, done) = (jobs.clone(), done_tx.clone());
-                readers.push(scope.spawn(move || read_files(reader, &jobs, &done, monitor)));
+                readers.push(scope.spawn(move || stack::wiped(|| read_files(reader, &jobs, &done, monitor))));
             }
             drop((jobs, done_tx));
             let newest = known.and_then(|k| k.newest(false));

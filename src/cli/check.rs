@@ -20,6 +20,7 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
         output::print_json(&serde_json::json!({
             "damages": report.damages, "damage": report.damage, "snapshots": report.snapshots, "packs": report.packs,
             "read_bytes": report.read_bytes, "blobs": report.blobs, "unnamed_packs": report.unnamed,
+            "unused_slots": report.unused_slots,
             "unindexed": report.unindexed, "unchecked": report.unchecked,
         }))?;
     } else {
@@ -53,6 +54,10 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
                     false => "that no snapshot needs, left by interrupted runs",
                 };
                 let _ = writeln!(text, "{} {why}", output::counted(report.unnamed, "pack", "packs"));
+            }
+            if report.unused_slots > 0 {
+                let slots = output::counted(report.unused_slots, "slot", "slots");
+                let _ = writeln!(text, "{slots} that no key has, left by interrupted runs or put back");
             }
             for what in &report.unchecked {
                 let _ = writeln!(text, "not checked: {what}");

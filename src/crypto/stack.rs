@@ -8,6 +8,17 @@ use zeroize::Zeroize;
 /// little enough for the stack of any thread.
 const DEPTH: usize = 128 * 1024;
 
+/// Does the work of a thread that handles keys: when it ends, its stack may be kept for the next thread.
+pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn apart<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    let done = apart(work);
+    wipe();
+    done
+}
+
 /// Overwrites what calls that have returned left behind.
 #[inline(never)]
 pub fn wipe() {

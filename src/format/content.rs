@@ -102,11 +102,6 @@ impl Content {
         if extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.len)).is_none() {
             return Err(Malformed::new("a content list longer than any file"));
         }
-        // Lists may name one another's parts again and again: a few of them could make a stream of any
-        // number of extents that never grows.
-        if extents.iter().any(|e| e.len == 0) {
-            return Err(Malformed::new("a content list with a part that holds nothing"));
-        }
         if level > 0 && (extents.is_empty() || extents.iter().any(|e| e.id.is_none())) {
             return Err(Malformed::new("a content list of holes, or of nothing"));
         }

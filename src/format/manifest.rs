@@ -254,7 +254,9 @@ fn read_summary(d: &mut Decoder<'_>) -> Result<Summary, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::content::Extent;
     use super::*;
+    use crate::id::BlobId;
     use proptest::prelude::*;
 
     prop_compose! {
@@ -290,7 +292,7 @@ mod tests {
             tags: vec!["tag".into()],
             kind: SnapshotKind::Differential,
             base: Some(SnapshotId([4; 16])),
-            root: Content { level: 2, extents: Vec::new() },
+            root: Content { level: 2, extents: vec![Extent { id: Some(BlobId([8; 32])), len: 9 }] },
             summary: Summary {
                 total: tally(10),
                 added: tally(20),

@@ -382,7 +382,7 @@ mod tests {
         expect(false, |f| f.stored = 15);
         expect(true, |f| f.lens = vec![plain - 1, 1]);
         expect(false, |f| f.lens = vec![plain, 1]);
-        expect(true, |f| f.lens = Vec::new());
+        expect(false, |f| f.lens = Vec::new());
     }
 
     #[test]

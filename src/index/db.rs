@@ -167,10 +167,8 @@ impl Db {
         };
         // Nobody can come between the two: the gate is held.
         drop(alone);
-        let held = Lock::attempt(folder, Part::Index, Hold::Shared).map_err(held)?;
-        if held.is_none() {
-            return Err(Error::Busy { what: "the index on this machine".into() });
-        }
+        // It may still be held by the copy of this process that starts another program, for a moment.
+        let held = Some(Lock::wait(folder, Part::Index, Hold::Shared).map_err(held)?);
         let (connection, fresh) = opened;
         Ok((Self { connection, path: Some(path), fresh, numbers: HashMap::new(), _held: held }, why))
     }

@@ -113,7 +113,9 @@ impl Check<'_> {
         for problem in self.repo.salvaged() {
             self.note(problem);
         }
-        for problem in self.repo.check_keys()?.iter().chain(&self.repo.check_sessions()?) {
+        let (problems, unused) = self.repo.check_keys()?;
+        self.report.unused_slots = unused;
+        for problem in problems.iter().chain(&self.repo.check_sessions()?) {
             self.note(problem);
         }
         Ok(())
@@ -268,7 +270,7 @@ impl Check<'_> {
 
     fn gone_snapshots(&mut self, gone: &[Gone]) {
         for gone in gone {
-            self.damaged(&self.repo.names().snapshot(&gone.snapshot), &gone.to_string());
+            self.damaged(&gone.object, &gone.why());
         }
     }
 
@@ -376,10 +378,25 @@ impl Check<'_> {
     /// Finds the content lists that cannot be read, and the blobs at the end of them if their kind is
     /// given. False if all can be.
     fn lost(&mut self, snapshot: &SnapshotId, content: &Content, end: Option<BlobKind>, path: &str) -> Result<bool> {
+        self.lost_below(snapshot, content, end, path, &mut HashSet::new())
+    }
+
+    fn lost_below(
+        &mut self,
+        snapshot: &SnapshotId,
+        content: &Content,
+        end: Option<BlobKind>,
+        path: &str,
+        seen: &mut HashSet<BlobId>,
+    ) -> Result<bool> {
         let kind = if content.level > 0 { Some(BlobKind::List) } else { end };
         let Some(kind) = kind else { return Ok(false) };
         let mut found = false;
         for id in content.extents.iter().filter_map(|e| e.id) {
+            // Lists may name one another again and again.
+            if !seen.insert(id) {
+                continue;
+            }
             match self.repo.blob(kind, &id) {
                 Err(e) if e.is_damage() => {
                     found = true;
@@ -390,7 +407,7 @@ impl Check<'_> {
                     if let Ok(list) = Content::decode(&bytes)
                         && list.level + 1 == content.level
                     {
-                        found |= self.lost(snapshot, &list, end, path)?;
+                        found |= self.lost_below(snapshot, &list, end, path, seen)?;
                     }
                 }
                 Ok(_) => {}
@@ -406,12 +423,16 @@ impl Check<'_> {
                 && !self.doubtful.contains_key(&pack.number)
                 && !self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&place.frame))
         };
-        if self.repo.index().find_surely(id, is_sound)?.is_some() {
+        let copies = self.repo.index().copies(id)?;
+        if copies.iter().any(|(pack, place)| is_sound(pack, place)) {
             return Ok(true);
         }
         let path = shown(trail);
-        let copies = self.repo.index().copies(id)?;
         if copies.is_empty() {
+            // What this machine has lost of its index the store may know.
+            if self.repo.index().find_surely(id, is_sound)?.is_some() {
+                return Ok(true);
+            }
             self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, &path);
             return Ok(false);
         }

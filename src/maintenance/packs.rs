@@ -2,6 +2,7 @@
 //! opens, decodes and hashes to its ids.
 
 use super::report::object_of;
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::{self, HASH_LEN};
 use crate::id::{BlobId, PackName};
@@ -68,7 +69,7 @@ pub(super) fn read_all(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -
         let mut workers = Vec::new();
         for _ in 0..threads {
             let (rx, found) = (rx.clone(), &found);
-            workers.push(scope.spawn(move || read_packs(repo, monitor, &rx, found)));
+            workers.push(scope.spawn(move || stack::wiped(|| read_packs(repo, monitor, &rx, found))));
         }
         drop(rx);
         for job in jobs {

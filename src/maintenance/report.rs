@@ -69,6 +69,8 @@ pub struct Report {
     /// Packs that no index object names: left by interrupted backups, and harmless unless the index lacks
     /// something.
     pub unnamed: u64,
+    /// Slots that no key has: left by an interruption, or put back. They open nothing.
+    pub unused_slots: u64,
     /// Blobs are needed that no index object names: they may lie in unnamed packs.
     pub unindexed: bool,
     /// What was not checked, since nobody asked for it or the key does not allow it.

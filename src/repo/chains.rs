@@ -24,6 +24,8 @@ pub(super) const CHAINS: &str = "chains.json";
 pub struct Gone {
     /// Which.
     pub snapshot: SnapshotId,
+    /// Its object.
+    pub object: String,
     /// How that is known.
     pub proof: Proof,
 }
@@ -38,19 +40,23 @@ pub enum Proof {
     Memory,
 }
 
+impl Gone {
+    /// How that is known, in words.
+    pub fn why(&self) -> String {
+        match self.proof {
+            Proof::Successor(later) => format!("it is missing: snapshot {} came after it", later.short()),
+            Proof::Memory => {
+                "it is missing: this machine has seen it, and nothing later of its source is there; the \
+                 store shows an old state, or it was taken away"
+                    .into()
+            }
+        }
+    }
+}
+
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let which = self.snapshot;
-        match self.proof {
-            Proof::Successor(later) => {
-                write!(f, "snapshot {which} is missing: snapshot {} came after it", later.short())
-            }
-            Proof::Memory => write!(
-                f,
-                "snapshot {which} is missing: this machine has seen it, and nothing later of its source is there: \
-                 the store shows an old state, or it was taken away"
-            ),
-        }
+        write!(f, "{}: {}", self.object, self.why())
     }
 }
 
@@ -63,6 +69,13 @@ struct Newest {
 
 /// By signer, then by chain: nobody can push another's chains out, or pretend to go on with them.
 type Memory = BTreeMap<String, BTreeMap<String, Newest>>;
+
+/// The memory as it is kept. A file that was copied from another tenant's folder says nothing of this.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    tenant: String,
+    signers: Memory,
+}
 
 /// Notes what a manifest shows; true if that is news.
 fn note(memory: &mut Memory, id: &SnapshotId, manifest: &Manifest, signer: &SignerId) -> bool {
@@ -111,7 +124,17 @@ impl Repository {
             }),
             Err(e) => self.local.unusable(&e),
         }
-        gone.into_iter().map(|(snapshot, proof)| Gone { snapshot, proof }).collect()
+        let gone = gone.into_iter();
+        gone.map(|(snapshot, proof)| Gone { snapshot, object: self.names.snapshot(&snapshot), proof }).collect()
+    }
+
+    fn chains(&self, folder: &Path) -> Result<Memory> {
+        let kept: Option<Kept> = read_json(&folder.join(CHAINS))?;
+        Ok(kept.filter(|kept| kept.tenant == self.tenant.to_string()).map(|kept| kept.signers).unwrap_or_default())
+    }
+
+    fn keep_chains(&self, folder: &Path, signers: Memory) -> Result<()> {
+        write_json(&folder.join(CHAINS), &Kept { tenant: self.tenant.to_string(), signers })
     }
 
     /// The newest known snapshots that are not listed; remembers what was read now.
@@ -122,17 +145,17 @@ impl Repository {
     ) -> Result<Vec<SnapshotId>> {
         let Some(folder) = self.local.path() else { return Ok(Vec::new()) };
         let _lock = lock(folder)?;
-        let mut memory: Memory = read_json(&folder.join(CHAINS))?.unwrap_or_default();
+        let mut memory = self.chains(folder)?;
         let there: HashSet<String> = listed.iter().map(ToString::to_string).collect();
         let newest = newest_of(&memory, seen).into_iter().filter(|known| !there.contains(*known));
-        let newest = newest.filter_map(|known| known.parse().ok()).collect();
+        let newest: Vec<SnapshotId> = newest.filter_map(|known| known.parse().ok()).collect();
         let mut news = false;
         for (id, manifest, signer) in seen {
             news |= note(&mut memory, id, manifest, signer);
         }
         if news {
             bound(&mut memory, &there);
-            write_json(&folder.join(CHAINS), &memory)?;
+            self.keep_chains(folder, memory)?;
         }
         Ok(newest)
     }
@@ -143,10 +166,10 @@ impl Repository {
         let Some(folder) = self.local.path() else { return };
         let remember = || -> Result<()> {
             let _lock = lock(folder)?;
-            let mut memory: Memory = read_json(&folder.join(CHAINS))?.unwrap_or_default();
+            let mut memory = self.chains(folder)?;
             if note(&mut memory, id, manifest, &self.signer()) {
                 bound(&mut memory, &HashSet::new());
-                write_json(&folder.join(CHAINS), &memory)?;
+                self.keep_chains(folder, memory)?;
             }
             Ok(())
         };

@@ -213,12 +213,13 @@ fn no_key(which: &str) -> Error {
 }
 
 impl Repository {
-    /// What is wrong with the tenant's slots, and with each version of its list of signers. What is sealed
-    /// in another key's slot only that key can tell.
+    /// What is wrong with the slots of the tenant's keys, and with each version of its list of signers;
+    /// and how many slots no key has: left by an interruption, or put back. What is sealed in another
+    /// key's slot only that key can tell.
     ///
     /// # Errors
     /// The store's.
-    pub fn check_keys(&self) -> Result<Vec<Error>> {
+    pub fn check_keys(&self) -> Result<(Vec<Error>, u64)> {
         let mut found = Vec::new();
         let mut note = |checked: Result<()>| match checked {
             Err(e) if e.is_damage() => {
@@ -229,14 +230,14 @@ impl Repository {
         };
         let (slots, _) = list_keys(&*self.store, &self.names)?;
         let present: Vec<&Signer> = self.signers.signers.iter().filter(|s| s.removed.is_none()).collect();
-        for id in &slots {
-            let name = || self.names.slot(id);
+        let (ours, unused): (Vec<&SlotId>, Vec<&SlotId>) =
+            slots.iter().partition(|id| present.iter().any(|s| s.slot == **id));
+        for id in ours {
             note(read_slot(&*self.store, &self.names, id).and_then(|slot| match slot {
                 Some(slot) if slot.tenant != self.tenant => {
-                    Err(Error::damaged(name(), "it is another tenant's slot"))
+                    Err(Error::damaged(self.names.slot(id), "it is another tenant's slot"))
                 }
-                _ if present.iter().any(|s| s.slot == *id) => Ok(()),
-                _ => Err(Error::damaged(name(), "no key has it: left by an interruption, or put back")),
+                _ => Ok(()),
             }))?;
         }
         for signer in present.iter().filter(|s| !slots.contains(&s.slot)) {
@@ -246,7 +247,7 @@ impl Repository {
             let read = read_signers(&*self.store, &self.names, &self.realm(), self.tenant_verifying, version);
             note(read.map(|_| ()))?;
         }
-        Ok(found)
+        Ok((found, unused.len() as u64))
     }
 
     /// Admits a key.

@@ -128,7 +128,7 @@ impl Repository {
             store: Arc::clone(&store),
             names: names.clone(),
             tenant: record.id,
-            keys: IdKeys::new(&bundle.id_key),
+            keys: Box::new(IdKeys::new(&bundle.id_key)),
             admitted: signers.signers.iter().map(|s| s.id).chain([tenant_verifying]).collect(),
             full: full_signers(&signers, tenant_verifying),
             local: local.clone(),

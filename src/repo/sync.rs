@@ -19,7 +19,7 @@ pub(super) struct StoreKeeper {
     pub store: Arc<dyn Store>,
     pub names: TenantNames,
     pub tenant: TenantId,
-    pub keys: IdKeys,
+    pub keys: Box<IdKeys>,
     /// Whose records are read at all.
     pub admitted: HashSet<SignerId>,
     /// Whose word counts as a full key's.

@@ -7,6 +7,7 @@
 //! before it close, and `finish` returns its error.
 
 use super::{Counting, Repository, Session};
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::index::{IndexObject, PackEntry};
 use crate::format::pack::{BlobKind, StorageClass};
@@ -100,8 +101,8 @@ impl<'scope> Writer<'scope> {
             let (rx, tx, spare) = (frames_rx.clone(), encoded_tx.clone(), spare_tx.clone());
             threads.push(scope.spawn(move || compress(level, &rx, &tx, &spare)));
         }
-        threads.push(scope.spawn(move || build(repo, &encoded, &packs_tx)));
-        threads.push(scope.spawn(move || upload(session, state, &packs)));
+        threads.push(scope.spawn(move || stack::wiped(|| build(repo, &encoded, &packs_tx))));
+        threads.push(scope.spawn(move || stack::wiped(|| upload(session, state, &packs))));
         Self { frames, spare, repo, counting: session.counting(), state, threads }
     }
 

@@ -3,6 +3,7 @@
 
 use super::plan::{Failed, PlannedFile, Round, Write, Written, ends_all};
 use super::target::{Owners, apply_to_file};
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::pack::BlobKind;
 use crate::index::PackMap;
@@ -51,7 +52,7 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
         let mut workers = Vec::new();
         for _ in 0..threads {
             let (rx, shared) = (rx.clone(), &shared);
-            workers.push(scope.spawn(move || shared.work(&rx)));
+            workers.push(scope.spawn(move || stack::wiped(|| shared.work(&rx))));
         }
         drop(rx);
         let fed = feed(repo, &round.writes, |job| tx.send(job).is_ok());

@@ -46,8 +46,10 @@ pub const EXPECTED: &[(Kind, &[Damage], [Outcome; 8])] = &[
     (Slot, &[Bit("tenant id"), Bit("closing hash"), Rehashed("format"), Rehashed("sealed")], THIS_KEY),
     (Slot, &[Missing, Renamed], KEY_UNKNOWN),
     (Slot, &[Swapped], THIS_KEY),
-    (Slot, &[Doubled], NAMED),
-    (OtherSlot, &[Missing, Truncated, Grown, Zeroed, Renamed, Doubled, SwappedTenant, Old], NAMED),
+    // No key has it, and it opens nothing.
+    (Slot, &[Doubled], NOBODY),
+    (OtherSlot, &[Missing, Truncated, Grown, Zeroed, Renamed, SwappedTenant], NAMED),
+    (OtherSlot, &[Doubled, Old], NOBODY),
     (
         OtherSlot,
         &[Bit("format"), Bit("type"), Bit("cipher"), Bit("kind"), Bit("salt"), Bit("sealed"), Bit("tag")],

@@ -108,7 +108,16 @@ impl History {
             let init = run(&["init"]);
             assert!(init.code() == 0 || init.stderr().contains("exists already"), "{}", init.stderr());
         }
-        run(&["check", "--read-data"]).expect_code(0);
+        let checked = run(&["check", "--read-data"]);
+        if cut.newer_cache && checked.code() == 4 {
+            // The machine knows more than the disk has: it says so, and finds nothing else.
+            let told = checked.stdout();
+            let damaged = told.lines().filter(|line| line.starts_with("tenants/"));
+            assert!(damaged.clone().count() > 0, "{told}");
+            assert!(damaged.clone().all(|line| line.contains("this machine has seen it")), "{told}");
+        } else {
+            checked.expect_code(0);
+        }
         let restores = |id: &str, then: &str| {
             let target = format!("out-{id}");
             run(&["restore", id, "--target", &target]).expect_code(0);
@@ -134,10 +143,12 @@ impl History {
         let there = ["-r", repo.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap()];
         let next = self.place.run(&[&there[..], &["snapshot", "source", "--json"]].concat()).expect_code(0);
         // That it is on one disk with its source is all there is to say.
-        assert!(next.stderr().lines().all(|line| line.contains("the same disk")), "{}", next.stderr());
+        let ahead = |line: &str| cut.newer_cache && (line.contains("missing") || line.contains("are gone"));
+        assert!(next.stderr().lines().all(|line| line.contains("the same disk") || ahead(line)), "{}", next.stderr());
         restores(&reported(&next.stdout()).unwrap(), "third");
         run(&["key", "add", "--new-key-file", "third-key"]).expect_code(0);
-        run(&["check", "--read-data"]).expect_code(0);
+        let checked = run(&["check", "--read-data"]);
+        assert!(checked.code() == 0 || cut.newer_cache && checked.code() == 4, "{}", checked.stdout());
     }
 }
 

@@ -191,5 +191,5 @@ fn local_state_that_is_full_at_any_point_spoils_no_backup() {
         }
     }
     eprintln!("full local state: {tried} points, {failed} runs failed");
-    assert!(failed > 2, "it is never full");
+    assert_eq!(failed, 0, "local state stops nothing");
 }

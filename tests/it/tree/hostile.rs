@@ -130,7 +130,9 @@ impl Hostile {
 
     /// A folder's content.
     pub fn tree(&self, nodes: &[Node]) -> Content {
-        Content { level: 0, extents: vec![self.nodes(nodes)] }
+        // An empty folder has no segment at all.
+        let extents = if nodes.is_empty() { Vec::new() } else { vec![self.nodes(nodes)] };
+        Content { level: 0, extents }
     }
 
     /// Writes packs of what was put, and an index object that names them.

@@ -187,16 +187,18 @@ fn directories_of_death_are_damage_and_their_frames_still_open() {
     assert_eq!(std::fs::read(world.place.path("target/hello")).unwrap(), b"hello");
 }
 
-/// Runs commands on a repository of which one object is bad.
+/// Runs commands on a repository of which one object is bad: they are refused, or what is left is read
+/// and nothing written.
 fn refused(place: &Place) {
     for arguments in [&["snapshots"][..], &["snapshot", "key"], &["restore", "latest", "--target", "target"]] {
         let ran = watch(&mut place.command(arguments));
         let code = ran.output.status.code();
-        assert!(matches!(code, Some(1 | 12)), "{arguments:?}: {code:?} {}", ran.stderr());
-        let ran = ran.expect(code.unwrap(), MOST);
-        assert!(ran.stderr().starts_with("estrato: ") && ran.stderr().len() < 1000, "{}", ran.stderr());
+        let (told, reads) = (ran.stderr(), arguments[0] != "snapshot");
+        assert!(matches!(code, Some(1 | 12)) || code == Some(0) && reads, "{arguments:?}: {code:?} {told}");
+        ran.expect(code.unwrap(), MOST);
+        let salvaged = told.starts_with("warning: ") && told.contains("nothing is written");
+        assert!((told.starts_with("estrato: ") || salvaged) && told.len() < 1000, "{told}");
     }
-    assert!(!place.path("target").exists());
 }
 
 #[test]
