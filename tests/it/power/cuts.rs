@@ -112,6 +112,10 @@ impl History {
         if cut.newer_cache && checked.code() == 4 {
             // The machine knows more than the disk has: it says so, and finds nothing else.
             let told = checked.stdout();
+            if told.contains("a rollback") {
+                // Of the signers: then nothing is written until somebody has looked.
+                return;
+            }
             let damaged = told.lines().filter(|line| line.starts_with("tenants/"));
             assert!(damaged.clone().count() > 0, "{told}");
             assert!(damaged.clone().all(|line| line.contains("this machine has seen it")), "{told}");
