@@ -2,9 +2,9 @@
 //! reads and a listing; nothing grows with the repository.
 
 use super::create::{decode_tenant, repository_id};
-use super::met::Meeting;
+use super::met::{Meeting, Memory};
 use super::sync::StoreKeeper;
-use super::{FrameCache, FullKeys, LocalFolder, Repository, full_signers, keys, salvage};
+use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::crypto::aead::KeyBytes;
@@ -23,7 +23,7 @@ use crate::id::{RepositoryId, SignerId, SlotId, TenantId};
 use crate::index::Index;
 use crate::limits;
 use crate::store::Store;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -58,13 +58,7 @@ impl Repository {
         let Access { store, clock, tenant, credential, cache } = access;
         let names = TenantNames::new(&tenant)?;
         let mut salvaged = Vec::new();
-        let named = match repository_id(&*store) {
-            Err(e) if salvage::is_possible(&e) => {
-                salvaged.push(e);
-                None
-            }
-            other => Some(other?),
-        };
+        let named = named_id(&*store, &mut salvaged)?;
         let Tenant { cipher, record, unlocked, public, full } =
             open_tenant(&*store, &names, &credential, &mut salvaged)?;
         let Unlocked { slot: slot_id, kind, bundle } = unlocked;
@@ -78,22 +72,14 @@ impl Repository {
             fingerprint: tenant_verifying,
             proven: kind != SlotKind::Recipient,
         };
-        let memory = match meeting.check(cache.as_deref()) {
-            Err(e @ Error::Local { .. }) => {
-                local.unusable(&e);
-                None
-            }
-            other => other?,
-        };
+        let memory = meet(&meeting, cache.as_deref(), &local)?;
 
         let realm = Realm { tenant: record.id, keys: &keys };
         let (_, newest) = keys::list_keys(&*store, &names)?;
         let signers = match (newest, &full) {
             (0, Some(full)) => {
-                // The tenant's making was interrupted: this key, which made it, completes it. One that
-                // has been used had a list, which somebody took away.
-                let used = !store.list(&names.snapshots())?.is_empty() || !store.list(&names.indexes())?.is_empty();
-                if used || !salvaged.is_empty() {
+                // The tenant's making was interrupted: this key, which made it, completes it.
+                if !salvaged.is_empty() || is_used(&*store, &names)? {
                     return Err(Error::Missing { object: names.signers(1) });
                 }
                 let list = SignerList { version: 1, signers: vec![own_entry(&bundle, slot_id, kind, &*clock)] };
@@ -102,14 +88,7 @@ impl Repository {
                 list
             }
             (0, None) => return Err(Error::Missing { object: names.signers(1) }),
-            _ => match keys::read_signers(&*store, &names, &realm, tenant_verifying, newest) {
-                Err(e) if salvage::is_possible(&e) => {
-                    let list = salvage::signers(&*store, &names, &realm, tenant_verifying, newest);
-                    salvaged.push(e);
-                    list?.ok_or_else(|| salvaged.remove(salvaged.len() - 1))?
-                }
-                other => other?,
-            },
+            _ => newest_list(&*store, &names, &realm, tenant_verifying, newest, &mut salvaged)?,
         };
         match local.check_seen(&tenant, tenant_verifying, signers.version) {
             Err(e) if local.is_rollback(tenant_verifying, signers.version) => salvaged.push(e),
@@ -124,16 +103,12 @@ impl Repository {
         if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
             local.unusable(&e);
         }
-        let keeper = StoreKeeper {
-            store: Arc::clone(&store),
-            names: names.clone(),
-            tenant: record.id,
-            keys: Box::new(IdKeys::new(&bundle.id_key)),
-            admitted: signers.signers.iter().map(|s| s.id).chain([tenant_verifying]).collect(),
-            full: full_signers(&signers, tenant_verifying),
-            local: local.clone(),
-        };
-        let index = open_index(&local)?.kept(Box::new(keeper));
+        let index = open_index(&local)?.kept(Box::new(StoreKeeper::new(
+            (&store, &names),
+            (record.id, &bundle.id_key),
+            (&signers, tenant_verifying),
+            &local,
+        )));
         let chunker = Chunker::new(&keys.gear);
         Ok(Self {
             store,
@@ -155,6 +130,54 @@ impl Repository {
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
             id_key: Box::new(Zeroizing::new(bundle.id_key)),
         })
+    }
+}
+
+/// The repository's id; none where its record is lost.
+fn named_id(store: &dyn Store, salvaged: &mut Vec<Error>) -> Result<Option<RepositoryId>> {
+    match repository_id(store) {
+        Err(e) if salvage::is_possible(&e) => {
+            salvaged.push(e);
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+/// Holds the tenant against what this machine has met, if it can be remembered.
+fn meet(meeting: &Meeting<'_>, cache: Option<&Path>, local: &LocalFolder) -> Result<Option<Memory>> {
+    match meeting.check(cache) {
+        Err(e @ Error::Local { .. }) => {
+            local.unusable(&e);
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// True for a tenant that has been used: it had a list of signers, whoever took it away.
+fn is_used(store: &dyn Store, names: &TenantNames) -> Result<bool> {
+    Ok(!store.list(&names.snapshots())?.is_empty() || !store.list(&names.indexes())?.is_empty())
+}
+
+/// The newest list of signers, or the newest that can be read.
+fn newest_list(
+    store: &dyn Store,
+    names: &TenantNames,
+    realm: &Realm<'_>,
+    tenant: SignerId,
+    newest: u64,
+    salvaged: &mut Vec<Error>,
+) -> Result<SignerList> {
+    match keys::read_signers(store, names, realm, tenant, newest) {
+        Err(e) if salvage::is_possible(&e) => match salvage::signers(store, names, realm, tenant, newest)? {
+            Some(list) => {
+                salvaged.push(e);
+                Ok(list)
+            }
+            None => Err(e),
+        },
+        other => other,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Bringing the index on this machine up to what the store holds.
 
-use super::{LocalFolder, Repository};
+use super::{LocalFolder, Repository, full_signers};
 use crate::crypto::derive::IdKeys;
 use crate::crypto::envelope::Realm;
 use crate::error::{Error, Malformed, Result};
 use crate::format::header::ObjectType;
 use crate::format::index::{self, IndexObject};
+use crate::format::key::SignerList;
 use crate::format::names::{TenantNames, last_part};
 use crate::id::{IndexName, PackName, SignerId, TenantId};
 use crate::index::{EntryNumber, Keeper, Take, Trouble};
@@ -16,15 +17,35 @@ use std::sync::Arc;
 
 /// Makes the index again from the store where the file on this machine fails.
 pub(super) struct StoreKeeper {
-    pub store: Arc<dyn Store>,
-    pub names: TenantNames,
-    pub tenant: TenantId,
-    pub keys: Box<IdKeys>,
+    store: Arc<dyn Store>,
+    names: TenantNames,
+    tenant: TenantId,
+    keys: Box<IdKeys>,
     /// Whose records are read at all.
-    pub admitted: HashSet<SignerId>,
+    admitted: HashSet<SignerId>,
     /// Whose word counts as a full key's.
-    pub full: HashSet<SignerId>,
-    pub local: LocalFolder,
+    full: HashSet<SignerId>,
+    local: LocalFolder,
+}
+
+impl StoreKeeper {
+    /// For a store and a tenant's names there, a tenant and its id key, its signers and its own key.
+    pub(super) fn new(
+        (store, names): (&Arc<dyn Store>, &TenantNames),
+        (tenant, id_key): (TenantId, &[u8; 32]),
+        (signers, verifying): (&SignerList, SignerId),
+        local: &LocalFolder,
+    ) -> Self {
+        Self {
+            store: Arc::clone(store),
+            names: names.clone(),
+            tenant,
+            keys: Box::new(IdKeys::new(id_key)),
+            admitted: signers.signers.iter().map(|s| s.id).chain([verifying]).collect(),
+            full: full_signers(signers, verifying),
+            local: local.clone(),
+        }
+    }
 }
 
 impl Keeper for StoreKeeper {

@@ -88,9 +88,10 @@ impl Held {
             place.command(&[&["snapshot", "--stdin", "--name", "x", "--quiet"][..], arguments].concat());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         change(&mut command);
-        let held = Self(command.spawn().unwrap());
+        let mut held = Self(command.spawn().unwrap());
         // Announced: the repository is open, and only the stream is missing.
         while place.objects("sessions").is_empty() {
+            assert!(held.0.try_wait().unwrap().is_none(), "it ended before it announced anything");
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         held
@@ -232,11 +233,13 @@ fn a_program_that_is_killed_leaves_no_core_and_lets_nobody_look_into_it() {
     let mut uid = rustix::process::geteuid().as_raw();
     let held = Held::new(&place, &[], |command| {
         // As generous as a shell may be.
-        let (program, arguments): (_, Vec<_>) =
-            (command.get_program().to_owned(), command.get_args().map(Into::into).collect());
+        // A copy: another user may not reach the place where it was built.
+        let program = place.path("program");
+        std::fs::copy(command.get_program(), &program).unwrap();
+        let arguments: Vec<std::ffi::OsString> = command.get_args().map(Into::into).collect();
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -c unlimited 2>/dev/null; exec \"$0\" \"$@\""]).arg(program);
-        shell.args::<Vec<std::ffi::OsString>, _>(arguments).env_clear();
+        shell.args(arguments).env_clear();
         shell.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(place.path(""));
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         if is_root() {
