@@ -95,7 +95,7 @@ fn compress(c: &mut Criterion) {
         ids: encoded.ids,
     };
     let mut decompressor = Decompressor::new().unwrap();
-    group.bench_function("decode", |b| b.iter(|| decompressor.decode(&entry, &encoded.payload).unwrap().len()));
+    group.bench_function("decode", |b| b.iter(|| decompressor.decode(&entry, &encoded.payload, &[]).unwrap().len()));
 }
 
 fn pack(c: &mut Criterion) {
@@ -186,7 +186,7 @@ fn look_up(c: &mut Criterion) {
     group.bench_function("in sequence", |b| {
         b.iter(|| {
             n = (n + 1) % BLOBS;
-            index.find(&id(n), &mut hint, |_, _| true).unwrap().is_some()
+            index.find(&id(n), &mut hint, |_| Ok(true)).unwrap().is_some()
         })
     });
     group.bench_function("at random", |b| {

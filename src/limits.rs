@@ -18,6 +18,12 @@ pub const FRAME_BLOBS_MAX: usize = 4096;
 pub const FRAME_STORED_MAX: usize = FRAME_PLAIN_MAX + 64;
 /// Bases that a delta frame may name.
 pub const FRAME_BASES_MAX: usize = 1024;
+/// Plaintext that the bases of one delta frame hold at most, together.
+pub const FRAME_BASE_PLAIN_MAX: usize = 4 * 1024 * 1024;
+/// Delta frames that may rest on one another.
+pub const FRAME_DEPTH_MAX: u8 = 16;
+/// Frames that may be decoded to get one blob: bases that rest on many others must end somewhere.
+pub const BLOB_FRAMES_MAX: usize = 4096;
 /// Frames in a pack at most.
 pub const PACK_FRAMES_MAX: usize = 65_536;
 /// Blobs in a pack at most: bounds the directory and the index entry.

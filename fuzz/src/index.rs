@@ -107,11 +107,9 @@ fn looked_up(data: &[u8]) -> bool {
                 for (id, len) in frame.ids.iter().zip(&frame.lens) {
                     let copies = index.copies(id).unwrap();
                     // An id that stands twice in a pack has one place there, and the last one counts.
-                    assert!(copies.iter().any(|(pack, _)| pack.name == entry.name), "a blob that is not found");
-                    for (pack, place) in copies {
-                        let (_, frame) = pack.frame(place.frame).unwrap();
-                        assert!(place.at as usize + place.len as usize <= frame.plain_len());
-                        assert!(pack.place(id) == Some(place));
+                    assert!(copies.iter().any(|copy| copy.pack() == entry.name), "a blob that is not found");
+                    for copy in copies {
+                        assert!(copy.at() as usize + copy.size() as usize <= copy.frame().plain_len());
                     }
                     begin += len;
                 }

@@ -9,7 +9,7 @@ use crate::format::content::Content;
 use crate::format::node::Kind;
 use crate::format::pack::BlobKind;
 use crate::id::{BlobId, SnapshotId};
-use crate::index::{Hint, PackMap, Place};
+use crate::index::{BlobCopy, Hint};
 use crate::monitor::{Event, Monitor};
 use crate::repo::{Counting, Repository};
 use crate::snapshot;
@@ -70,7 +70,10 @@ fn is_stored(repo: &Repository, content: &Content, end: BlobKind, counting: Opti
     let mut open = vec![content.clone()];
     while let Some(content) = open.pop() {
         for id in content.extents.iter().filter_map(|e| e.id) {
-            let counts = |pack: &PackMap, place: &Place| counting.is_none_or(|c| c.counts(pack, place));
+            let counts = |copy: &BlobCopy| match counting {
+                Some(counting) => counting.counts(repo.index(), copy),
+                None => Ok(true),
+            };
             if repo.index().find(&id, &mut hint, counts)?.is_none() {
                 let kind = if content.level > 0 { BlobKind::List } else { end };
                 let known = !repo.index().copies(&id)?.is_empty();
@@ -97,7 +100,7 @@ fn doubt(repo: &Repository, counting: Option<&Counting>, content: &Content, kind
     let lost = |kind: BlobKind, id: BlobId| {
         if repo.blob(kind, &id).is_err() {
             let copies = repo.index().copies(&id).unwrap_or_default();
-            counting.doubt(&copies.iter().map(|(pack, _)| pack.number).collect::<Vec<_>>());
+            counting.doubt(&copies.iter().map(BlobCopy::entry).collect::<Vec<_>>());
         }
     };
     if content.level > 0 {

@@ -171,6 +171,10 @@ impl Frame {
             "a frame with other numbers of ids and lengths"
         } else if (self.depth > 0) == self.bases.is_empty() {
             "a frame whose depth and bases do not fit"
+        } else if self.depth > limits::FRAME_DEPTH_MAX {
+            "a frame that rests on too many others"
+        } else if self.depth > 0 && self.codec == Codec::Raw {
+            "a raw frame with bases"
         } else {
             return Ok(());
         };
@@ -396,7 +400,8 @@ mod tests {
     fn a_frame_has_bases_if_and_only_if_it_has_depth() {
         let base = BlobId([1; 32]);
         expect(true, |f| (f.depth, f.bases) = (1, vec![base]));
-        expect(true, |f| (f.depth, f.bases) = (255, vec![base; limits::FRAME_BASES_MAX]));
+        expect(true, |f| (f.depth, f.bases) = (limits::FRAME_DEPTH_MAX, vec![base; limits::FRAME_BASES_MAX]));
+        expect(false, |f| (f.depth, f.bases) = (limits::FRAME_DEPTH_MAX + 1, vec![base]));
         expect(false, |f| (f.depth, f.bases) = (1, vec![base; limits::FRAME_BASES_MAX + 1]));
         expect(false, |f| (f.depth, f.bases) = (1, Vec::new()));
         // This writer leaves bases out where there is no depth; another may not.

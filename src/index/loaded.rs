@@ -5,6 +5,7 @@ use crate::format::index::PackEntry;
 use crate::format::pack::{Frame, StorageClass};
 use crate::id::{BlobId, PackName};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where a blob lies in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,60 @@ pub struct Place {
     pub at: u32,
     /// Its length.
     pub len: u32,
+}
+
+/// A copy of a blob: where it lies, and what its frame is.
+#[derive(Clone)]
+pub struct BlobCopy {
+    pack: Arc<PackMap>,
+    place: Place,
+}
+
+impl BlobCopy {
+    /// A copy of `id` in this pack, if there is one.
+    pub(super) fn in_pack(pack: &Arc<PackMap>, id: &BlobId) -> Option<Self> {
+        // A place points at a frame that there is: both come from one entry.
+        pack.place(id).map(|place| Self { pack: Arc::clone(pack), place })
+    }
+
+    pub(super) fn shared(&self) -> Arc<PackMap> {
+        Arc::clone(&self.pack)
+    }
+
+    /// The pack's entry.
+    pub fn entry(&self) -> EntryNumber {
+        self.pack.number
+    }
+
+    /// The pack.
+    pub fn pack(&self) -> PackName {
+        self.pack.name
+    }
+
+    /// The frame's number in the pack.
+    pub fn frame_number(&self) -> u32 {
+        self.place.frame
+    }
+
+    /// The frame's record, without ids.
+    pub fn frame(&self) -> &Frame {
+        &self.pack.frames[self.place.frame as usize].1
+    }
+
+    /// Where the frame's bytes begin in the pack.
+    pub fn offset(&self) -> u64 {
+        self.pack.frames[self.place.frame as usize].0
+    }
+
+    /// Where the blob begins in the frame's plaintext.
+    pub fn at(&self) -> u32 {
+        self.place.at
+    }
+
+    /// The blob's length.
+    pub fn size(&self) -> u32 {
+        self.place.len
+    }
 }
 
 /// A pack's frames, and the place of each of its blobs.

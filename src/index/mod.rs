@@ -11,7 +11,7 @@ pub mod lock;
 
 pub use db::{open_private_file, remove_files};
 pub use fault::is_damage;
-pub use loaded::{PackMap, Place};
+pub use loaded::{BlobCopy, PackMap, Place};
 
 use crate::error::{Error, Result};
 use crate::format::index::{IndexObject, PackEntry};
@@ -287,21 +287,21 @@ impl Index {
         }
     }
 
-    /// Every copy of a blob.
+    /// Every copy of a blob, those that rest on the fewest others first.
     ///
     /// # Errors
     /// See [`Index::objects`].
-    pub fn copies(&self, id: &BlobId) -> Result<Vec<(Arc<PackMap>, Place)>> {
+    pub fn copies(&self, id: &BlobId) -> Result<Vec<BlobCopy>> {
         loop {
             let made = self.made.load(Ordering::Acquire);
             let numbers = self.ask(|db| db.candidates(id))?;
             let mut found = Vec::new();
             for number in numbers {
                 let Some(pack) = self.pack(number)? else { continue };
-                if let Some(place) = pack.place(id) {
-                    found.push((pack, place));
-                }
+                found.extend(BlobCopy::in_pack(&pack, id));
             }
+            // Plain copies first: they rest on nothing.
+            found.sort_by_key(|copy| copy.frame().depth);
             // Numbers that a damaged file gave may stand for nothing in the one that took its place.
             if self.made.load(Ordering::Acquire) == made {
                 return Ok(found);
@@ -317,28 +317,29 @@ impl Index {
         &self,
         id: &BlobId,
         hint: &mut Hint,
-        counts: impl Fn(&PackMap, &Place) -> bool,
-    ) -> Result<Option<(Arc<PackMap>, Place)>> {
+        counts: impl Fn(&BlobCopy) -> Result<bool>,
+    ) -> Result<Option<BlobCopy>> {
         for at in 0..hint.0.len() {
             let pack = &hint.0[at];
-            if let Some(place) = pack.place(id).filter(|place| counts(pack, place)) {
-                let pack = Arc::clone(pack);
+            // There may be a plain copy elsewhere.
+            let plain = BlobCopy::in_pack(pack, id).filter(|copy| copy.frame().depth == 0);
+            if let Some(copy) = plain
+                && counts(&copy)?
+            {
                 if at > 0 {
                     hint.0.swap(0, at);
                 }
-                return Ok(Some((pack, place)));
+                return Ok(Some(copy));
             }
         }
-        for (pack, place) in self.copies(id)? {
-            if counts(&pack, &place) {
-                if hint.0.len() == HINTS {
-                    hint.0.pop_back();
-                }
-                hint.0.push_front(Arc::clone(&pack));
-                return Ok(Some((pack, place)));
+        let found = first(self.copies(id)?, &counts)?;
+        if let Some(copy) = &found {
+            if hint.0.len() == HINTS {
+                hint.0.pop_back();
             }
+            hint.0.push_front(copy.shared());
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// A copy of a blob that must be there, and that `counts` accepts: where the file knows none, the
@@ -346,12 +347,8 @@ impl Index {
     ///
     /// # Errors
     /// See [`Index::renew`].
-    pub fn find_surely(
-        &self,
-        id: &BlobId,
-        counts: impl Fn(&PackMap, &Place) -> bool,
-    ) -> Result<Option<(Arc<PackMap>, Place)>> {
-        let find = || -> Result<_> { Ok(self.copies(id)?.into_iter().find(|(pack, place)| counts(pack, place))) };
+    pub fn find_surely(&self, id: &BlobId, counts: impl Fn(&BlobCopy) -> Result<bool>) -> Result<Option<BlobCopy>> {
+        let find = || first(self.copies(id)?, &counts);
         if let Some(found) = find()? {
             return Ok(Some(found));
         }
@@ -361,6 +358,16 @@ impl Index {
         }
         Ok(found)
     }
+}
+
+/// The first copy that counts.
+fn first(copies: Vec<BlobCopy>, counts: impl Fn(&BlobCopy) -> Result<bool>) -> Result<Option<BlobCopy>> {
+    for copy in copies {
+        if counts(&copy)? {
+            return Ok(Some(copy));
+        }
+    }
+    Ok(None)
 }
 
 /// Another database with what the store holds; entries keep the numbers by which this process knows them.

@@ -39,14 +39,14 @@ fn finds_every_copy() {
     index.add(&A, &SIGNER, &object(vec![pack(1, 0..100), pack(2, 100..150)])).unwrap();
     index.add(&B, &SIGNER, &object(vec![pack(3, 50..60)])).unwrap();
     index.add(&B, &SIGNER, &object(vec![pack(3, 50..60)])).unwrap();
-    let names = |n| index.copies(&id(n)).unwrap().iter().map(|(p, _)| p.name.0[0]).collect::<Vec<_>>();
+    let names = |n| index.copies(&id(n)).unwrap().iter().map(|c| c.pack().0[0]).collect::<Vec<_>>();
     assert_eq!(names(5), [1]);
     assert_eq!(names(55), [1, 3]);
     assert_eq!(names(149), [2]);
     assert!(names(150).is_empty());
-    let (map, place) = index.copies(&id(23)).unwrap().remove(0);
-    assert_eq!(place, Place { frame: 2, at: 300, len: 100 });
-    assert_eq!(map.frame(2).unwrap().0, map.frame(0).unwrap().0 + 10_000);
+    let (first, copy) = (index.copies(&id(0)).unwrap().remove(0), index.copies(&id(23)).unwrap().remove(0));
+    assert_eq!((copy.frame_number(), copy.at(), copy.size()), (2, 300, 100));
+    assert_eq!((first.frame_number(), copy.offset()), (0, first.offset() + 10_000));
     index.remove(&[A]).unwrap();
     assert!(names(5).is_empty());
     assert_eq!(names(55), [3]);
@@ -61,11 +61,11 @@ fn only_what_counts_is_found() {
     index.add(&B, &SIGNER, &object(vec![pack(2, 0..100)])).unwrap();
     let mut hint = Hint::default();
     for round in 0..3 {
-        let second = index.find(&id(1), &mut hint, |p, _| p.name.0[0] == 2).unwrap();
-        assert_eq!(second.unwrap().0.name.0[0], 2, "round {round}");
-        let first = index.find(&id(2), &mut hint, |p, _| p.name.0[0] == 1).unwrap();
-        assert_eq!(first.unwrap().0.name.0[0], 1, "round {round}");
-        assert!(index.find(&id(3), &mut hint, |_, _| false).unwrap().is_none());
+        let second = index.find(&id(1), &mut hint, |c| Ok(c.pack().0[0] == 2)).unwrap();
+        assert_eq!(second.unwrap().pack().0[0], 2, "round {round}");
+        let first = index.find(&id(2), &mut hint, |c| Ok(c.pack().0[0] == 1)).unwrap();
+        assert_eq!(first.unwrap().pack().0[0], 1, "round {round}");
+        assert!(index.find(&id(3), &mut hint, |_| Ok(false)).unwrap().is_none());
     }
 }
 
@@ -135,7 +135,7 @@ fn tamper(folder: &Path, sql: &str) {
 
 /// The packs of a blob's copies, and their numbers.
 fn copies(index: &Index, n: u32) -> Vec<(u8, EntryNumber)> {
-    let mut copies: Vec<_> = index.copies(&id(n)).unwrap().iter().map(|(p, _)| (p.name.0[0], p.number)).collect();
+    let mut copies: Vec<_> = index.copies(&id(n)).unwrap().iter().map(|c| (c.pack().0[0], c.entry())).collect();
     copies.sort_unstable();
     copies
 }
@@ -241,11 +241,11 @@ fn a_blob_that_the_file_lost_is_found_by_asking_the_store() {
     let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
     assert!(index.copies(&id(5)).unwrap().is_empty());
     assert!(
-        index.find(&id(5), &mut Hint::default(), |_, _| true).unwrap().is_none(),
+        index.find(&id(5), &mut Hint::default(), |_| Ok(true)).unwrap().is_none(),
         "for whoever stores, that will do"
     );
     assert_eq!(objects.told(), Vec::<String>::new());
-    assert!(index.find_surely(&id(5), |_, _| true).unwrap().is_some());
+    assert!(index.find_surely(&id(5), |_| Ok(true)).unwrap().is_some());
     assert_eq!(objects.told().len(), 1);
     assert!(!index.renew().unwrap(), "it came from the store just now");
     drop(index);
@@ -258,7 +258,7 @@ fn a_blob_that_is_nowhere_does_not_cost_the_file() {
     let objects = Objects::two();
     drop(objects.open(folder.path()));
     let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
-    assert!(index.find_surely(&id(1000), |_, _| true).unwrap().is_none());
+    assert!(index.find_surely(&id(1000), |_| Ok(true)).unwrap().is_none());
     drop(index);
     assert_eq!(copies(&Index::open(folder.path()).unwrap(), 55).len(), 2);
     assert_eq!(objects.told(), Vec::<String>::new());

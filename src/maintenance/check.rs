@@ -8,13 +8,14 @@
 
 use super::packs::{self, Job, Problem};
 use super::report::{Damage, PATHS_MAX, Report, object_of};
+use super::sound::Sound;
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::header::{self, Header, ObjectType};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::{BlobId, IndexName, PackName, SignerId, SnapshotId};
-use crate::index::{EntryNumber, PackMap, Place};
+use crate::index::{BlobCopy, EntryNumber};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::{Gone, Repository};
@@ -37,14 +38,10 @@ struct Check<'r> {
     repo: &'r Repository,
     monitor: &'r dyn Monitor,
     report: Report,
-    /// Frames that are not what an entry of the index says.
-    bad_frames: HashMap<EntryNumber, HashSet<u32>>,
-    /// Entries whose pack is missing, or of another size.
-    gone: HashSet<EntryNumber>,
+    /// Which copies can be relied on.
+    sound: Sound,
     /// Who signed each entry.
     signers: HashMap<EntryNumber, SignerId>,
-    /// Entries that only this machine still knows, and the index object that is damaged.
-    doubtful: HashMap<EntryNumber, String>,
     /// What to call at fault for a blob that no index object names.
     index: String,
 }
@@ -58,10 +55,8 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
         repo,
         monitor,
         report: Report::default(),
-        bad_frames: HashMap::new(),
-        gone: HashSet::new(),
+        sound: Sound::default(),
         signers: HashMap::new(),
-        doubtful: HashMap::new(),
         index: repo.names().indexes(),
     };
     check.keys()?;
@@ -146,7 +141,7 @@ impl Check<'_> {
                     let object = self.repo.names().index(&known.name);
                     self.damaged(&object, &object_of(&e).1);
                     for entry in self.repo.index().entries_of(&known.name)? {
-                        self.doubtful.insert(entry, object.clone());
+                        self.sound.doubtful.insert(entry, object.clone());
                     }
                 }
                 Err(e) => return Err(e),
@@ -178,7 +173,7 @@ impl Check<'_> {
                 None => "it is missing".to_owned(),
             };
             self.damaged_pack(&pack.name, &why, &entries);
-            self.gone.extend(entries);
+            self.sound.gone.extend(entries);
         }
         for pack in &known {
             listed.remove(&pack.name);
@@ -222,7 +217,8 @@ impl Check<'_> {
                     damage.bad_frames = bad as u64;
                 }
             }
-            self.bad_frames.extend(result.bad_frames);
+            self.sound.bad_frames.extend(result.bad_frames);
+            self.sound.resting.extend(result.resting);
         }
         Ok(())
     }
@@ -418,36 +414,31 @@ impl Check<'_> {
 
     /// True if a blob has a copy that can be relied on, as far as is known.
     fn blob(&mut self, snapshot: &SnapshotId, kind: BlobKind, id: &BlobId, trail: &Trail) -> Result<bool> {
-        let is_sound = |pack: &PackMap, place: &Place| {
-            !self.gone.contains(&pack.number)
-                && !self.doubtful.contains_key(&pack.number)
-                && !self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&place.frame))
-        };
         let copies = self.repo.index().copies(id)?;
-        if copies.iter().any(|(pack, place)| is_sound(pack, place)) {
-            return Ok(true);
+        let mut faults = Vec::new();
+        for copy in &copies {
+            match self.sound.fault(self.repo, copy)? {
+                None => return Ok(true),
+                Some(object) => faults.push(object),
+            }
         }
         let path = shown(trail);
         if copies.is_empty() {
             // What this machine has lost of its index the store may know.
+            let is_sound = |copy: &BlobCopy| Ok(self.sound.fault(self.repo, copy)?.is_none());
             if self.repo.index().find_surely(id, is_sound)?.is_some() {
                 return Ok(true);
             }
             self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, &path);
             return Ok(false);
         }
-        let is_bad = |pack: &PackMap, frame: u32| {
-            self.gone.contains(&pack.number)
-                || self.bad_frames.get(&pack.number).is_some_and(|frames| frames.contains(&frame))
-        };
-        let bad: Vec<bool> = copies.iter().map(|(pack, place)| is_bad(pack, place.frame)).collect();
         // No copy counts, and each for a reason of its own.
-        for ((pack, _), bad) in copies.iter().zip(&bad) {
-            let object = match self.doubtful.get(&pack.number) {
-                Some(index) if !bad => index.clone(),
-                _ => self.repo.names().pack(&pack.name),
-            };
-            self.report.needed(&object, "", Some(id), snapshot, &path);
+        for object in faults {
+            if object == self.repo.names().indexes() {
+                self.needed(&self.repo.unindexed(kind, id), Some(id), snapshot, &path);
+            } else {
+                self.report.needed(&object, "", Some(id), snapshot, &path);
+            }
         }
         Ok(false)
     }

@@ -3,6 +3,7 @@
 mod check;
 mod packs;
 mod report;
+mod sound;
 
 pub use check::{Depth, check};
 pub use report::{Damage, Needed, Report};

@@ -2,6 +2,7 @@
 //! opens, decodes and hashes to its ids.
 
 use super::report::object_of;
+use super::sound::FrameName;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::{self, HASH_LEN};
@@ -41,6 +42,8 @@ pub(super) struct PackResult {
     pub problems: Vec<Problem>,
     /// Frames that are not what an entry says.
     pub bad_frames: HashMap<EntryNumber, HashSet<u32>>,
+    /// Frames that cannot be decoded since something below them is damaged: that object.
+    pub resting: HashMap<FrameName, String>,
     /// Frames that the index gives it, at the most.
     pub frames: usize,
 }
@@ -127,6 +130,7 @@ fn read_pack(repo: &Repository, job: &Job, decompressor: &mut Decompressor) -> R
         blobs: 0,
         problems: Vec::new(),
         bad_frames: HashMap::new(),
+        resting: HashMap::new(),
         frames,
     };
     let bytes = match repo.store().read(&repo.names().pack(&job.name), limits::PACK_MAX) {
@@ -167,7 +171,7 @@ fn read_pack(repo: &Repository, job: &Job, decompressor: &mut Decompressor) -> R
         }
     };
     for map in &maps {
-        check_frames(repo, map, &key, &bytes, decompressor, &mut result);
+        check_frames(repo, map, &key, &bytes, decompressor, &mut result)?;
     }
     Ok(result)
 }
@@ -179,7 +183,7 @@ fn check_frames(
     bytes: &[u8],
     decompressor: &mut Decompressor,
     result: &mut PackResult,
-) {
+) -> Result<()> {
     let mut of_frame: Vec<Vec<(u32, u32, BlobId)>> = vec![Vec::new(); map.frames().len()];
     for (id, place) in map.places() {
         if let Some(blobs) = of_frame.get_mut(place.frame as usize) {
@@ -190,7 +194,15 @@ fn check_frames(
         let at = usize::try_from(*at).unwrap_or(usize::MAX);
         let sealed = at.checked_add(frame.stored as usize).and_then(|end| bytes.get(at..end));
         let mut sealed = sealed.unwrap_or_default().to_vec();
-        let problem = match key.frame(number as u64, frame, &mut sealed, decompressor) {
+        let bases = match repo.bases(frame) {
+            Ok(bases) => bases,
+            Err(e) if e.is_damage() => {
+                result.resting.insert((map.number, number as u32), object_of(&e).0);
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let problem = match key.frame(number as u64, frame, &mut sealed, &bases, decompressor) {
             Err(e) => Some(e.to_string()),
             Ok(plain) => blobs.iter().find_map(|(at, len, id)| {
                 result.blobs += 1;
@@ -204,4 +216,5 @@ fn check_frames(
             result.bad_frames.entry(map.number).or_default().insert(number as u32);
         }
     }
+    Ok(())
 }

@@ -97,8 +97,8 @@ impl PackBuilder {
             stored: stored as u32,
             codec: frame.codec,
             kind: frame.kind,
-            depth: 0,
-            bases: Vec::new(),
+            depth: frame.depth,
+            bases: frame.bases,
             lens: frame.lens,
             ids: frame.ids,
         });

@@ -7,5 +7,5 @@ mod codec;
 mod open;
 
 pub use build::{FinishedPack, PackBuilder};
-pub use codec::{Compressor, Decompressor, EncodedFrame, PlainFrame};
+pub use codec::{Bases, Compressor, Decompressor, EncodedFrame, PlainFrame};
 pub use open::{PackKey, WholePack};

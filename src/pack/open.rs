@@ -46,7 +46,8 @@ impl PackKey {
         self.sealer.open(ordinal, &aad, sealed)
     }
 
-    /// The plaintext of frame `number`; its sealed bytes are opened in place.
+    /// The plaintext of frame `number`, whose bases have the plaintext `bases` (empty if it has none);
+    /// its sealed bytes are opened in place.
     ///
     /// # Errors
     /// If the frame does not open or decode.
@@ -55,10 +56,11 @@ impl PackKey {
         number: u64,
         frame: &Frame,
         sealed: &'a mut [u8],
+        bases: &[u8],
         decompressor: &'a mut Decompressor,
     ) -> Result<&'a [u8], Malformed> {
         let payload = self.unseal(number, sealed)?;
-        decompressor.decode(frame, payload)
+        decompressor.decode(frame, payload, bases)
     }
 }
 
@@ -153,10 +155,10 @@ mod tests {
             for (n, (at, frame)) in pack.entry.directory.offsets().enumerate() {
                 assert_eq!(whole.directory.frames[n].lens, frame.lens);
                 let mut sealed = pack.bytes[at as usize..][..frame.stored as usize].to_vec();
-                let plain = whole.key.frame(n as u64, frame, &mut sealed, &mut decompressor).unwrap();
+                let plain = whole.key.frame(n as u64, frame, &mut sealed, &[], &mut decompressor).unwrap();
                 assert_eq!(plain, [&vec![n as u8; 5000][..], b"tail"].concat());
                 let mut moved = pack.bytes[at as usize..][..frame.stored as usize].to_vec();
-                assert!(whole.key.frame(n as u64 + 1, frame, &mut moved, &mut decompressor).is_err());
+                assert!(whole.key.frame(n as u64 + 1, frame, &mut moved, &[], &mut decompressor).is_err());
             }
         }
     }

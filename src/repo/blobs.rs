@@ -1,11 +1,13 @@
 //! Getting a blob: from any copy that hashes to its id, through a bounded
-//! cache of decoded frames and of packs' opened keys.
+//! cache of decoded frames and of packs' opened keys. A delta frame's bases are
+//! blobs like any other, and believed like any other: by their ids.
 
 use super::Repository;
 use crate::error::{Error, Result};
-use crate::format::pack::{BlobKind, FRAMES_AT};
-use crate::id::BlobId;
-use crate::index::{EntryNumber, PackMap, Place};
+use crate::format::pack::{BlobKind, FRAMES_AT, Frame};
+use crate::id::{BlobId, PackName};
+use crate::index::{BlobCopy, EntryNumber};
+use crate::limits;
 use crate::pack::{Decompressor, PackKey};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -67,19 +69,19 @@ impl FrameCache {
 }
 
 impl Repository {
-    /// The opened data key of a pack.
+    /// The opened data key of the pack that an entry names.
     ///
     /// # Errors
     /// [`Error::NotAllowed`] with a writer key, [`Error::Damaged`], or the store's.
-    pub fn pack_key(&self, pack: &PackMap) -> Result<Arc<PackKey>> {
-        if let Some(key) = self.frames.lock().keys.get(&pack.number) {
+    pub fn pack_key(&self, entry: EntryNumber, pack: &PackName) -> Result<Arc<PackKey>> {
+        if let Some(key) = self.frames.lock().keys.get(&entry) {
             return Ok(Arc::clone(key));
         }
         let private = self.private_key()?;
-        let head = self.store.read_range(&self.names.pack(&pack.name), 0, FRAMES_AT as usize)?;
-        let key = PackKey::open(&self.realm(), private, &pack.name, &head).map_err(|e| match e {
-            Error::Damaged { why, .. } => Error::damaged(self.names.pack(&pack.name), why),
-            Error::Newer { found, known, .. } => Error::Newer { object: self.names.pack(&pack.name), found, known },
+        let head = self.store.read_range(&self.names.pack(pack), 0, FRAMES_AT as usize)?;
+        let key = PackKey::open(&self.realm(), private, pack, &head).map_err(|e| match e {
+            Error::Damaged { why, .. } => Error::damaged(self.names.pack(pack), why),
+            Error::Newer { found, known, .. } => Error::Newer { object: self.names.pack(pack), found, known },
             other => other,
         });
         let key = Arc::new(key?);
@@ -87,30 +89,72 @@ impl Repository {
         if inner.keys.len() >= KEYS_MAX {
             inner.keys.clear();
         }
-        inner.keys.insert(pack.number, Arc::clone(&key));
+        inner.keys.insert(entry, Arc::clone(&key));
         Ok(key)
     }
 
-    /// The plaintext of a frame, through the cache.
+    /// The plaintext of the frame in which a copy lies, through the cache.
     ///
     /// # Errors
-    /// See [`Repository::pack_key`].
-    pub fn frame(&self, pack: &PackMap, number: u32) -> Result<Arc<Vec<u8>>> {
-        let name = (pack.number, number);
+    /// See [`Repository::pack_key`]; of a delta frame also those of its bases.
+    pub fn frame(&self, copy: &BlobCopy) -> Result<Arc<Vec<u8>>> {
+        self.frame_within(copy, &mut Budget::default())
+    }
+
+    fn frame_within(&self, copy: &BlobCopy, budget: &mut Budget) -> Result<Arc<Vec<u8>>> {
+        let name = (copy.entry(), copy.frame_number());
         if let Some(frame) = self.frames.get(name) {
             return Ok(frame);
         }
-        let object = || self.names.pack(&pack.name);
-        let (at, frame) = pack.frame(number).ok_or_else(|| Error::damaged(object(), "it has no such frame"))?;
-        let key = self.pack_key(pack)?;
-        let mut sealed = self.store.read_range(&object(), at, frame.stored as usize)?.to_vec();
+        let object = || self.names.pack(&copy.pack());
+        if !budget.takes_one() {
+            return Err(Error::damaged(object(), format!("frame {} rests on too many others", name.1)));
+        }
+        let frame = copy.frame();
+        let bases = self.bases_within(frame, budget)?;
+        let key = self.pack_key(copy.entry(), &copy.pack())?;
+        let mut sealed = self.store.read_range(&object(), copy.offset(), frame.stored as usize)?.to_vec();
         let mut decompressor = Decompressor::new()?;
         let plain = key
-            .frame(number.into(), frame, &mut sealed, &mut decompressor)
-            .map_err(|e| Error::damaged(object(), format!("frame {number} {e}")))?;
+            .frame(name.1.into(), frame, &mut sealed, &bases, &mut decompressor)
+            .map_err(|e| Error::damaged(object(), format!("frame {} {e}", name.1)))?;
         let plain = Arc::new(plain.to_vec());
         self.frames.keep(name, &plain);
         Ok(plain)
+    }
+
+    /// The plaintexts of a frame's bases, one after the other; nothing for a plain frame.
+    ///
+    /// # Errors
+    /// See [`Repository::blob`]: what is wrong is the base, not the frame.
+    pub fn bases(&self, frame: &Frame) -> Result<Vec<u8>> {
+        self.bases_within(frame, &mut Budget::default())
+    }
+
+    fn bases_within(&self, frame: &Frame, budget: &mut Budget) -> Result<Vec<u8>> {
+        let mut plain = Vec::new();
+        for id in &frame.bases {
+            let base = self.base(frame, id, budget)?;
+            if plain.len() + base.len() > limits::FRAME_BASE_PLAIN_MAX {
+                let what = format!("{} {id}", kind_name(frame.kind));
+                return Err(Error::damaged(what, "a frame rests on it and on more than any frame may"));
+            }
+            plain.extend_from_slice(&base);
+        }
+        Ok(plain)
+    }
+
+    /// A base's plaintext: from a copy of strictly lower depth, so that no circle is ever followed.
+    fn base(&self, frame: &Frame, id: &BlobId, budget: &mut Budget) -> Result<Vec<u8>> {
+        let mut last = self.unindexed(frame.kind, id);
+        for copy in self.index.copies(id)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
+            match self.copy_of(frame.kind, id, copy, budget) {
+                Ok(blob) => return Ok(blob),
+                Err(e) if e.is_damage() => last = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(last)
     }
 
     /// A blob's plaintext: from the first copy that hashes to its id.
@@ -134,8 +178,8 @@ impl Repository {
     }
 
     fn any_copy(&self, kind: BlobKind, id: &BlobId, last: &mut Error) -> Result<Option<Vec<u8>>> {
-        for (pack, place) in self.index.copies(id)? {
-            match self.copy_of(kind, id, &pack, &place) {
+        for copy in self.index.copies(id)? {
+            match self.copy_of(kind, id, &copy, &mut Budget::default()) {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(e) if e.is_damage() => *last = e,
                 Err(e) => return Err(e),
@@ -149,17 +193,35 @@ impl Repository {
         Error::damaged(self.names.indexes(), format!("no index object names {} {id}", kind_name(kind)))
     }
 
-    fn copy_of(&self, kind: BlobKind, id: &BlobId, pack: &PackMap, place: &Place) -> Result<Vec<u8>> {
-        let frame = self.frame(pack, place.frame)?;
-        let end = place.at as usize + place.len as usize;
-        let blob = frame.get(place.at as usize..end).unwrap_or_default();
+    fn copy_of(&self, kind: BlobKind, id: &BlobId, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
+        let frame = self.frame_within(copy, budget)?;
+        let end = copy.at() as usize + copy.size() as usize;
+        let blob = frame.get(copy.at() as usize..end).unwrap_or_default();
         if self.keys.blob_id(kind, blob) != *id {
             return Err(Error::damaged(
-                self.names.pack(&pack.name),
+                self.names.pack(&copy.pack()),
                 format!("what lies there for {} {id} is something else", kind_name(kind)),
             ));
         }
         Ok(blob.to_vec())
+    }
+}
+
+/// Frames that may still be decoded for one blob: whoever writes index entries could make one rest on
+/// more than anyone could go through.
+struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(limits::BLOB_FRAMES_MAX)
+    }
+}
+
+impl Budget {
+    fn takes_one(&mut self) -> bool {
+        let left = self.0 > 0;
+        self.0 = self.0.saturating_sub(1);
+        left
     }
 }
 

@@ -19,9 +19,10 @@ use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::manifest::Manifest;
 use crate::format::names::last_part;
+use crate::format::pack::Frame;
 use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
-use crate::index::{EntryNumber, KnownPack, PackMap, Place};
+use crate::index::{BlobCopy, EntryNumber, Index, KnownPack};
 use crate::limits;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -30,12 +31,17 @@ use std::time::Duration;
 /// How often a commit whose answer was lost is sent again.
 const COMMIT_TRIES: usize = 3;
 
+/// Delta frames of which a session remembers whether they count.
+const DELTAS_REMEMBERED: usize = 1 << 20;
+
 /// Which copies count as stored.
 #[derive(Debug, Default)]
 pub struct Counting {
     /// Entries that count: those that did when the session began, and its own. Whatever another
     /// process on this machine takes into the index meanwhile was never weighed, and does not count.
     counted: RwLock<HashSet<EntryNumber>>,
+    /// Delta frames of which is known whether all that they rest on counts.
+    deltas: Mutex<HashMap<(EntryNumber, u32), bool>>,
     /// The plan in force, if any.
     plan: Option<Plan>,
     /// A plan is in force that cannot be read: nothing that was there before counts.
@@ -46,10 +52,44 @@ pub struct Counting {
 
 impl Counting {
     /// True if the copy counts as stored, for deduplication.
-    pub fn counts(&self, pack: &PackMap, place: &Place) -> bool {
-        // A delta counts only if its bases do; until deltas are written none is relied on.
-        let plain = pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0);
-        plain && self.counted.read().unwrap_or_else(PoisonError::into_inner).contains(&pack.number)
+    ///
+    /// # Errors
+    /// The local index's.
+    pub fn counts(&self, index: &Index, copy: &BlobCopy) -> Result<bool> {
+        let name = (copy.entry(), copy.frame_number());
+        if !self.counted.read().unwrap_or_else(PoisonError::into_inner).contains(&name.0) {
+            return Ok(false);
+        }
+        if copy.frame().depth == 0 {
+            return Ok(true);
+        }
+        if let Some(known) = self.deltas.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(*known);
+        }
+        let counts = self.bases_count(index, copy.frame())?;
+        let mut deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
+        if deltas.len() >= DELTAS_REMEMBERED {
+            deltas.clear();
+        }
+        deltas.insert(name, counts);
+        Ok(counts)
+    }
+
+    /// Depths strictly descend: no circle makes itself count.
+    fn bases_count(&self, index: &Index, frame: &Frame) -> Result<bool> {
+        for base in &frame.bases {
+            let mut found = false;
+            for copy in index.copies(base)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
+                found = self.counts(index, copy)?;
+                if found {
+                    break;
+                }
+            }
+            if !found {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes this session's own entries count.
@@ -63,6 +103,7 @@ impl Counting {
         for entry in entries {
             counted.remove(entry);
         }
+        self.deltas.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// True if what a snapshot holds may be taken unread.

@@ -198,7 +198,8 @@ impl Lane<'_> {
             return Ok(true);
         }
         let counting = self.counting;
-        let found = self.repo.index().find(id, &mut self.hint, |pack, place| counting.counts(pack, place))?;
+        let index = self.repo.index();
+        let found = index.find(id, &mut self.hint, |copy| counting.counts(index, copy))?;
         if found.is_some() {
             self.state.underway().remove(id);
         }

@@ -128,8 +128,16 @@ impl Shared<'_> {
             let number = first.frame.1;
             let Some((at, frame)) = pack.frame(number) else { continue };
             let start = (at - base) as usize;
+            let bases = match self.repo.bases(frame) {
+                Ok(bases) => bases,
+                Err(e) if e.is_damage() => {
+                    self.one_by_one(writes)?;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             let sealed = bytes.get_mut(start..start + frame.stored as usize).unwrap_or_default();
-            match key.frame(number.into(), frame, sealed, decompressor) {
+            match key.frame(number.into(), frame, sealed, &bases, decompressor) {
                 Ok(plain) => self.place(writes, plain)?,
                 Err(_) => self.one_by_one(writes)?,
             }
@@ -139,7 +147,7 @@ impl Shared<'_> {
 
     fn fetch(&self, pack: &PackMap, writes: &[Write]) -> Result<(Vec<u8>, u64, Arc<crate::pack::PackKey>)> {
         let object = self.repo.names().pack(&pack.name);
-        let key = self.repo.pack_key(pack)?;
+        let key = self.repo.pack_key(pack.number, &pack.name)?;
         let span = |w: Option<&Write>| w.and_then(|w| pack.frame(w.frame.1));
         let (Some((begin, _)), Some((last, frame))) = (span(writes.first()), span(writes.last())) else {
             return Err(Error::damaged(object, "it has no such frame"));

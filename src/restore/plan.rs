@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::BlobId;
-use crate::index::{EntryNumber, Hint, PackMap, Place};
+use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
@@ -298,23 +298,21 @@ impl Round {
 
     fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {
         // An entry that gives another length is wrong; whoever wrote it must not hide a right one.
-        let right = |pack: &PackMap, place: &Place| {
-            u64::from(place.len) == len && pack.frame(place.frame).is_some_and(|(_, frame)| frame.depth == 0)
-        };
+        let right = |copy: &BlobCopy| Ok(u64::from(copy.size()) == len);
         let found = match repo.index().find(&id, &mut self.hint, right)? {
             None => repo.index().find_surely(&id, right)?,
             found => found,
         };
-        let Some((pack, place)) = found else {
+        let Some(copy) = found else {
             return Err(match repo.index().copies(&id)?.first() {
                 None => repo.unindexed(BlobKind::Chunk, &id),
-                Some((pack, _)) => Error::damaged(
-                    repo.names().pack(&pack.name),
+                Some(copy) => Error::damaged(
+                    repo.names().pack(&copy.pack()),
                     format!("the index gives chunk {id} another length"),
                 ),
             });
         };
-        Ok(Write { frame: (pack.number, place.frame), at: place.at, len: place.len, file, offset, id })
+        Ok(Write { frame: (copy.entry(), copy.frame_number()), at: copy.at(), len: copy.size(), file, offset, id })
     }
 }
 

@@ -117,7 +117,7 @@ fn what_a_plan_in_force_condemns_is_stored_again() {
     let (seen, _) = world.snapshot(&repo, &BLOBS);
     let (unseen, stored) = world.snapshot(&repo, &[BLOBS[0], BLOBS[1], b"a third"]);
     assert_eq!(stored, [Stored::Known, Stored::Known, Stored::New]);
-    let condemned = repo.index().copies(&repo.id_keys().blob_id(BlobKind::Chunk, BLOBS[0])).unwrap()[0].0.name;
+    let condemned = repo.index().copies(&repo.id_keys().blob_id(BlobKind::Chunk, BLOBS[0])).unwrap()[0].pack();
     let plan = Plan { number: 7, condemned: vec![condemned], seen: vec![seen], ..Plan::default() };
     world.plan(&repo, &plan, &world.signing(&repo, FULL));
 

@@ -43,8 +43,7 @@ fn frames_that_unpack_to_more_than_they_say_cost_their_files() {
     for (n, (payload, len)) in payloads.into_iter().chain(garbage).enumerate() {
         for kind in [BlobKind::Chunk, BlobKind::Tree, BlobKind::List] {
             let id = BlobId([n as u8 * 3 + kind as u8 + 1; 32]);
-            let frame =
-                EncodedFrame { codec: Codec::Zstd, kind, payload: payload.clone(), lens: vec![len], ids: vec![id] };
+            let frame = EncodedFrame::plain(Codec::Zstd, kind, payload.clone(), vec![len], vec![id]);
             packs.push(world.pack(frame));
             let extents = vec![Extent { id: Some(id), len: len.into() }];
             let name = format!("{n} {kind:?}");

@@ -46,20 +46,14 @@ fn ids_that_agree_in_their_first_bytes_are_told_apart() {
     for (n, id) in ids.iter().enumerate() {
         let ids = (1..4).map(|n| alike(id, n)).collect();
         let payload = noise(&format!("false {n}"), 3000);
-        let encoded = EncodedFrame { codec: Codec::Raw, kind: BlobKind::Chunk, payload, lens: vec![1000; 3], ids };
+        let encoded = EncodedFrame::plain(Codec::Raw, BlobKind::Chunk, payload, vec![1000; 3], ids);
         false_packs.push(world.pack(encoded));
     }
     let (before, after) = false_packs.split_at(10);
     world.index(&IndexObject { packs: before.to_vec(), ..IndexObject::default() });
     let root = world.tree(&files);
     // Names the true id too, for bytes that are not it: another copy must be taken.
-    let lie = EncodedFrame {
-        codec: Codec::Raw,
-        kind: BlobKind::Chunk,
-        payload: noise("lie", 1000),
-        lens: vec![1000],
-        ids: vec![ids[0]],
-    };
+    let lie = EncodedFrame::plain(Codec::Raw, BlobKind::Chunk, noise("lie", 1000), vec![1000], vec![ids[0]]);
     world.index(&IndexObject { packs: vec![world.pack(lie)], ..IndexObject::default() });
     world.snapshot(root);
     world.index(&IndexObject { packs: after.to_vec(), ..IndexObject::default() });
@@ -96,7 +90,7 @@ fn frames_that_lie_elsewhere_or_nowhere_cost_their_files() {
     let pack = |ids: &[BlobId]| {
         let payload = noise("pack", 1000 * ids.len());
         let lens = vec![1000; ids.len()];
-        world.pack(EncodedFrame { codec: Codec::Raw, kind: BlobKind::Chunk, payload, lens, ids: ids.to_vec() })
+        world.pack(EncodedFrame::plain(Codec::Raw, BlobKind::Chunk, payload, lens, ids.to_vec()))
     };
     // Behind the end of the pack; over its directory; over its head: the lengths before it are wrong; all
     // blobs in one byte; a pack that is not there; a delta without a base that anyone knows.
