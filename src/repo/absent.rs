@@ -12,34 +12,32 @@ fn is_lost(answer: &Result<(), StoreError>) -> bool {
     matches!(answer, Err(StoreError { fault: StoreFault::Unavailable, .. }))
 }
 
-/// Sends a request until it is answered; true if an answer was lost.
-fn heard(request: impl Fn() -> Result<(), StoreError>) -> (Result<(), StoreError>, bool) {
+/// Sends a request until it is answered.
+fn heard(request: impl Fn() -> Result<(), StoreError>) -> Result<(), StoreError> {
     let mut answer = request();
-    let mut lost = false;
     for _ in 1..TRIES {
         if !is_lost(&answer) {
             break;
         }
-        lost = true;
         answer = request();
     }
-    (answer, lost)
+    answer
 }
 
 /// Creates an object whose bytes nobody else can have made: everything that is sealed has a salt of
-/// its own. Where an answer was lost and the name is taken then, equal bytes are one's own.
+/// its own. Where the name is taken, equal bytes are one's own: an answer was lost, here or below.
 ///
 /// # Errors
 /// The store's. [`StoreFault::Exists`]: somebody else's object is there, and nothing was written.
 /// [`StoreFault::Unavailable`]: it may have been written.
 pub(super) fn create(store: &dyn Store, name: &str, object: &Bytes) -> Result<(), StoreError> {
     match heard(|| store.create(name, object.clone())) {
-        (Err(e), true) if e.fault == StoreFault::Exists => match store.read(name, object.len() as u64) {
+        Err(e) if e.fault == StoreFault::Exists => match store.read(name, object.len() as u64) {
             Ok(found) if found == *object => Ok(()),
             Err(unheard) if unheard.fault == StoreFault::Unavailable => Err(unheard),
             _ => Err(e),
         },
-        (answer, _) => answer,
+        answer => answer,
     }
 }
 
@@ -48,7 +46,7 @@ pub(super) fn create(store: &dyn Store, name: &str, object: &Bytes) -> Result<()
 /// # Errors
 /// [`Error::Invalid`] if the store takes an object that is there a second time; the store's.
 pub(super) fn refuses_twice(store: &dyn Store, name: &str, object: &Bytes) -> Result<()> {
-    match heard(|| store.create(name, object.clone())).0 {
+    match heard(|| store.create(name, object.clone())) {
         Err(e) if e.fault == StoreFault::Exists => Ok(()),
         Err(e) => Err(e.into()),
         Ok(()) => Err(Error::Invalid(format!(

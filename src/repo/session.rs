@@ -12,10 +12,10 @@
 //! object, which a prune removes; after packs, packs that nothing names; after
 //! index objects, blobs that the next run finds and does not send again.
 
+use super::Repository;
 use super::absent::{self, refuses_twice};
-use super::{Repository, snapshots::SnapshotObject};
 use crate::crypto::random;
-use crate::error::{Error, Result, StoreError, StoreFault};
+use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::manifest::Manifest;
 use crate::format::names::last_part;
@@ -27,9 +27,6 @@ use crate::limits;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
-
-/// How often a commit whose answer was lost is sent again.
-const COMMIT_TRIES: usize = 3;
 
 /// Delta frames of which a session remembers whether they count.
 const DELTAS_REMEMBERED: usize = 1 << 20;
@@ -325,23 +322,12 @@ impl<'r> Session<'r> {
             self.end_quietly();
             return Err(Error::Invalid("the snapshot has more paths and tags than a manifest holds".into()));
         }
-        let mut answer = Ok(());
-        for _ in 0..COMMIT_TRIES {
-            answer = repo.store.create(&name, object.clone());
-            match &answer {
-                Err(StoreError { fault: StoreFault::Unavailable, .. }) => {}
-                _ => break,
-            }
-        }
-        if matches!(&answer, Err(e) if e.fault == StoreFault::Exists) {
-            // Ours, if an answer was lost on the way; a tombstone, if a prune was faster.
-            if repo.store.read(&name, limits::MANIFEST_MAX)? != object {
-                return Err(Error::Fenced { session: self.id.to_string() });
-            }
-            answer = Ok(());
-        }
-        // Without an answer the snapshot may exist: the session's object must stay for a prune to see.
-        answer?;
+        // What lies there is a tombstone, if a prune was faster. Without an answer the snapshot may exist:
+        // then the session's object must stay for a prune to see.
+        absent::create(&*repo.store, &name, &object).map_err(|e| match e.fault {
+            StoreFault::Exists => Error::Fenced { session: self.id.to_string() },
+            _ => e.into(),
+        })?;
         self.end_quietly();
         Ok(self.id)
     }
@@ -380,16 +366,5 @@ impl Repository {
             }
         }
         Ok(found)
-    }
-}
-
-/// True if the object is a snapshot and not a tombstone.
-impl SnapshotObject {
-    /// The manifest, if it is one.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        match self {
-            Self::Manifest(manifest, _) => Some(manifest),
-            Self::Tombstone(_) => None,
-        }
     }
 }

@@ -50,3 +50,13 @@ impl Repository {
         Ok(SnapshotObject::Manifest(Box::new(manifest), opened.signer))
     }
 }
+
+impl SnapshotObject {
+    /// The manifest, if it is one.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Manifest(manifest, _) => Some(manifest),
+            Self::Tombstone(_) => None,
+        }
+    }
+}
