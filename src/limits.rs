@@ -116,6 +116,15 @@ pub const QUEUE_JOBS: usize = 3;
 /// A reader's buffer, bytes: a group and its look-ahead must fit. No larger: what is read should
 /// still be in the processor's cache when it is cut and hashed (4 MiB took twice the system time).
 pub const READ_BUFFER: usize = 2 * 1024 * 1024;
+/// Blobs of an old stream that are looked ahead when a new one is held against it: half a gigabyte of
+/// rows.
+pub const ALIGN_WINDOW: usize = 32 * 1024;
+/// A run of new blobs that has no end in sight is stored once it holds so many bytes.
+pub const RUN_PLAIN_MAX: usize = 512 * 1024;
+/// A run of fewer bytes is stored plain: a frame of its own would cost more than it saves.
+pub const RUN_DELTA_MIN: usize = 2 * 1024;
+/// The bases of a run hold at most so many times its own bytes (and one piece).
+pub const BASES_PER_RUN: usize = 4;
 /// Files that wait to be read, while the walk runs ahead.
 pub const WALK_AHEAD: usize = 512;
 /// Blobs that one round of a restore plans at most.

@@ -2,6 +2,7 @@
 //! and lists of lists. A list closes on an id that says so, so that equal runs
 //! of chunks make equal lists wherever they stand.
 
+use super::replace::Replace;
 use crate::error::Result;
 use crate::format::content::{Content, Extent};
 use crate::format::pack::BlobKind;
@@ -9,10 +10,17 @@ use crate::limits;
 use crate::repo::Lane;
 
 /// A stream's content under construction.
-#[derive(Default)]
-pub struct ContentBuilder {
-    /// Extents that wait at each level; `levels[n]` become lists of level n.
-    levels: Vec<Vec<Extent>>,
+pub struct ContentBuilder<'r> {
+    /// What the stream was made of before.
+    old: Content,
+    levels: Vec<Level<'r>>,
+}
+
+/// Extents that wait to become a list.
+struct Level<'r> {
+    extents: Vec<Extent>,
+    /// The lists that they become.
+    lists: Replace<'r>,
 }
 
 fn closes(extents: &[Extent]) -> bool {
@@ -27,26 +35,33 @@ impl BlobIdEnd {
     const AT: usize = crate::id::BlobId::LEN - 1;
 }
 
-impl ContentBuilder {
+impl<'r> ContentBuilder<'r> {
+    /// The content of a stream that was `old` before; empty for a new one.
+    pub fn new(old: Content) -> Self {
+        Self { old, levels: Vec::new() }
+    }
+
     /// Adds the next extent.
     ///
     /// # Errors
     /// The lane's.
-    pub fn push(&mut self, extent: Extent, lane: &mut Lane<'_>) -> Result<()> {
+    pub fn push(&mut self, extent: Extent, lane: &mut Lane<'r>) -> Result<()> {
         self.push_at(0, extent, lane)
     }
 
-    fn push_at(&mut self, level: usize, extent: Extent, lane: &mut Lane<'_>) -> Result<()> {
+    fn push_at(&mut self, level: usize, extent: Extent, lane: &mut Lane<'r>) -> Result<()> {
         if self.levels.len() == level {
-            self.levels.push(Vec::new());
+            let lists = Replace::new(BlobKind::List, &self.old, level as u8 + 1, lane);
+            self.levels.push(Level { extents: Vec::new(), lists });
         }
-        self.levels[level].push(extent);
-        if closes(&self.levels[level]) { self.close(level, lane) } else { Ok(()) }
+        self.levels[level].extents.push(extent);
+        if closes(&self.levels[level].extents) { self.close(level, lane) } else { Ok(()) }
     }
 
-    fn close(&mut self, level: usize, lane: &mut Lane<'_>) -> Result<()> {
-        let list = Content { level: level as u8, extents: std::mem::take(&mut self.levels[level]) };
-        let (id, _) = lane.put(BlobKind::List, &list.encode())?;
+    fn close(&mut self, level: usize, lane: &mut Lane<'r>) -> Result<()> {
+        let at = &mut self.levels[level];
+        let list = Content { level: level as u8, extents: std::mem::take(&mut at.extents) };
+        let id = at.lists.put(&list.encode(), list.len(), lane)?;
         self.push_at(level + 1, Extent { id: Some(id), len: list.len() }, lane)
     }
 
@@ -54,18 +69,22 @@ impl ContentBuilder {
     ///
     /// # Errors
     /// The lane's.
-    pub fn finish(mut self, lane: &mut Lane<'_>) -> Result<Content> {
+    pub fn finish(mut self, lane: &mut Lane<'r>) -> Result<Content> {
+        let mut content = Content::default();
         let mut level = 0;
         while level < self.levels.len() {
             let top = level + 1 == self.levels.len();
-            if top && self.levels[level].len() <= limits::INLINE_EXTENTS {
-                return Ok(Content { level: level as u8, extents: std::mem::take(&mut self.levels[level]) });
+            let extents = &mut self.levels[level].extents;
+            if top && extents.len() <= limits::INLINE_EXTENTS {
+                content = Content { level: level as u8, extents: std::mem::take(extents) };
+                break;
             }
-            if !self.levels[level].is_empty() {
+            if !extents.is_empty() {
                 self.close(level, lane)?;
             }
             level += 1;
         }
-        Ok(Content::default())
+        self.levels.into_iter().try_for_each(|level| level.lists.finish(lane))?;
+        Ok(content)
     }
 }

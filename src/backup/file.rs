@@ -1,6 +1,7 @@
 //! Reading one file: its extents, and whether it stood still meanwhile.
 
 use super::content::ContentBuilder;
+use super::replace::Replace;
 use crate::chunker::{Chunker, LOOK_AHEAD};
 use crate::error::{Error, Result};
 use crate::format::content::{Content, Extent};
@@ -55,6 +56,18 @@ pub struct ReadFile {
     pub read: u64,
 }
 
+/// A stream under construction.
+pub struct Building<'r> {
+    chunks: Replace<'r>,
+    content: ContentBuilder<'r>,
+}
+
+impl<'r> Building<'r> {
+    fn new(old: Content, lane: &Lane<'r>) -> Self {
+        Self { chunks: Replace::new(BlobKind::Chunk, &old, 0, lane), content: ContentBuilder::new(old) }
+    }
+}
+
 /// Reads at a place of a file, up to an end.
 struct Span<'f> {
     file: &'f File,
@@ -85,19 +98,19 @@ impl<'w> FileReader<'w> {
         self.lane.finish()
     }
 
-    /// Reads a file of a folder.
+    /// Reads a file of a folder, which replaces what was made of `old`.
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn read(&mut self, folder: &Folder, name: &[u8]) -> Result<ReadFile, Stop> {
+    pub fn read(&mut self, folder: &Folder, name: &[u8], old: Content) -> Result<ReadFile, Stop> {
         let (file, stat) = folder.open_file(name)?;
-        let mut content = ContentBuilder::default();
+        let mut content = self.begin(old);
         let (mut end, mut total) = (0, 0);
         let mut short = false;
         for range in ranges(&file, &stat)? {
             match range {
                 Range::Hole(_, len) => {
-                    content.push(Extent { id: None, len }, &mut self.lane)?;
+                    content.content.push(Extent { id: None, len }, &mut self.lane)?;
                     end += len;
                 }
                 Range::Data(at, len) => {
@@ -122,7 +135,7 @@ impl<'w> FileReader<'w> {
         } else {
             None
         };
-        let content = content.finish(&mut self.lane)?;
+        let content = self.close(content)?;
         // What was stored is what the node must claim.
         Ok(ReadFile { stat: Stat { size: end, ..stat }, content, changed, read: total })
     }
@@ -131,7 +144,7 @@ impl<'w> FileReader<'w> {
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn stream(&mut self, mut source: impl Read, content: &mut ContentBuilder) -> Result<u64, Stop> {
+    pub fn stream(&mut self, mut source: impl Read, building: &mut Building<'w>) -> Result<u64, Stop> {
         if self.buffer.is_empty() {
             self.buffer.resize(limits::READ_BUFFER, 0);
         }
@@ -143,8 +156,8 @@ impl<'w> FileReader<'w> {
                 self.cuts.clear();
                 self.chunker.group(&self.buffer[at..held], &mut self.cuts);
                 for len in &self.cuts {
-                    let (id, _) = self.lane.put(BlobKind::Chunk, &self.buffer[at..at + len])?;
-                    content.push(Extent { id: Some(id), len: *len as u64 }, &mut self.lane)?;
+                    let id = building.chunks.put(&self.buffer[at..at + len], *len as u64, &mut self.lane)?;
+                    building.content.push(Extent { id: Some(id), len: *len as u64 }, &mut self.lane)?;
                     at += len;
                 }
                 if self.monitor.cancelled() {
@@ -161,12 +174,18 @@ impl<'w> FileReader<'w> {
         }
     }
 
-    /// Finishes a content that was filled through [`FileReader::stream`].
+    /// A stream that replaces what was made of `old`, to be filled through [`FileReader::stream`].
+    pub fn begin(&self, old: Content) -> Building<'w> {
+        Building::new(old, &self.lane)
+    }
+
+    /// Finishes a stream.
     ///
     /// # Errors
     /// The lane's.
-    pub fn close(&mut self, content: ContentBuilder) -> Result<Content> {
-        content.finish(&mut self.lane)
+    pub fn close(&mut self, building: Building<'w>) -> Result<Content> {
+        building.chunks.finish(&mut self.lane)?;
+        building.content.finish(&mut self.lane)
     }
 }
 

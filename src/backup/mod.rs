@@ -2,11 +2,13 @@
 //! into trees; a few threads read and cut files; the repository's writer
 //! compresses, seals and uploads. The snapshot object comes last.
 
+mod align;
 mod base;
 mod content;
 mod file;
 mod known;
 mod paths;
+mod replace;
 mod run;
 mod stream;
 mod tree;

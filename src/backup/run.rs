@@ -2,10 +2,9 @@
 //! local state. Whatever fails before the snapshot exists leaves packs and
 //! index objects that the next run uses, and no snapshot.
 
-use super::base::Base;
-use super::content::ContentBuilder;
+use super::base::{Base, mark};
 use super::file::{FileReader, Stop};
-use super::known::{Chain, Known, Mark, Rests, Version};
+use super::known::{Chain, Known, KnownEntry, KnownFolder, Mark, Rests, Version};
 use super::stream::Stream;
 use super::tree::TreeBuilder;
 use super::walk::{Done, Job, Settings, Walk};
@@ -21,7 +20,7 @@ use crate::format::node::{Kind, Node};
 use crate::id::SnapshotId;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::{Repository, Session, Writer, WriterState, WriterTotals};
+use crate::repo::{Deltas, Repository, Session, Writer, WriterState, WriterTotals};
 use crate::snapshot;
 use crate::source::users::Users;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -174,7 +173,7 @@ impl<'a> Planned<'a> {
         known: Option<&Known>,
         monitor: &'s dyn Monitor,
     ) -> Result<Base<'s>> {
-        if self.options.kind == SnapshotKind::Full || self.source_kind != SourceKind::Files {
+        if self.options.kind == SnapshotKind::Full {
             return Ok(Base::None);
         }
         let full_only = self.options.kind == SnapshotKind::Differential;
@@ -275,6 +274,15 @@ impl<'a> Planned<'a> {
         Ok(Outcome { snapshot: None, manifest, troubles: findings.troubles })
     }
 
+    /// What new runs may rest on.
+    fn deltas(&self) -> Deltas {
+        match self.options.kind {
+            SnapshotKind::Full => Deltas::Plain,
+            SnapshotKind::Differential => Deltas::OnPlain,
+            SnapshotKind::Incremental => Deltas::Chains,
+        }
+    }
+
     fn settings<'s>(&'s self, base: Base<'s>, note_all: bool, monitor: &'s dyn Monitor) -> Result<Settings<'s>> {
         Ok(Settings {
             keys: self.repo.id_keys(),
@@ -303,13 +311,13 @@ impl<'a> Planned<'a> {
             known.clear();
         }
         monitor.event(Event::Phase { name: "reading", total_bytes: None });
-        let state = WriterState::default();
+        let state = WriterState::new(self.deltas(), monitor);
         let threads = thread::available_parallelism().map_or(2, usize::from);
         let (root, findings, totals) = thread::scope(|scope| {
             let writer = Writer::start(scope, session, &state, self.options.level, threads);
             let read = match source {
                 Source::Files(selection) => self.files(&writer, &selection, base, known.as_ref(), monitor, threads),
-                Source::Stream(stream) => self.stream(&writer, stream, monitor),
+                Source::Stream(stream) => self.stream(&writer, stream, &base, known.as_ref(), monitor),
             };
             // The writer's own error is the cause where both failed.
             let totals = writer.finish()?;
@@ -358,22 +366,60 @@ impl<'a> Planned<'a> {
         })
     }
 
-    fn stream(&self, writer: &Writer<'_>, mut stream: Stream, monitor: &dyn Monitor) -> Result<(Content, Findings)> {
+    fn stream(
+        &self,
+        writer: &Writer<'_>,
+        mut stream: Stream,
+        base: &Base<'_>,
+        known: Option<&Known>,
+        monitor: &dyn Monitor,
+    ) -> Result<(Content, Findings)> {
         let label = stream.label();
         let name = stream.name.clone();
+        let before = base.folder(known, &base.root(self.mark), &self.mark).unwrap_or_default();
+        let old = before.entries.first().map(|e| e.content.clone());
         let mut reader = FileReader::new(writer.lane(), self.repo.chunker(), monitor);
-        let mut content = ContentBuilder::default();
+        let mut building = reader.begin(old.clone().unwrap_or_default());
         stream.start()?;
-        let len = reader.stream(&mut stream, &mut content).map_err(|stop| match stop {
+        let len = reader.stream(&mut stream, &mut building).map_err(|stop| match stop {
             Stop::Source(source) => Error::Source { path: label.into(), source },
             Stop::Repository(e) => e,
         })?;
         stream.ended()?;
-        let content = reader.close(content)?;
+        let content = reader.close(building)?;
         reader.finish()?;
+        let node = self.stream_node(&name, len, content);
+        let mut lane = writer.lane();
+        let mut tree = TreeBuilder::new(&before.content, &lane);
+        tree.push(&node, &mut lane)?;
+        let root = tree.finish(&mut lane)?;
+        lane.finish()?;
+        let all = Tally { entries: 1, bytes: len };
+        let mut summary = Summary { total: all, read_bytes: len, ..Summary::default() };
+        match old {
+            None => summary.added = all,
+            Some(old) if old != node.content => summary.changed = all,
+            Some(_) => {}
+        }
+        if let Some(known) = known {
+            let entry = KnownEntry {
+                name: mark(self.repo.id_keys(), &self.mark, name.as_bytes()),
+                kind: node.kind,
+                size: node.size,
+                mtime: node.mtime,
+                ctime: node.ctime,
+                inode: node.inode,
+                content: node.content,
+            };
+            known.put(&self.mark, &KnownFolder { content: root.clone(), entries: vec![entry] });
+        }
+        Ok((root, Findings { summary, troubles: Vec::new() }))
+    }
+
+    fn stream_node(&self, name: &str, len: u64, content: Content) -> Node {
         let users = Users::default();
         let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
-        let node = Node {
+        Node {
             mode: 0o600,
             uid,
             gid,
@@ -384,15 +430,7 @@ impl<'a> Planned<'a> {
             size: len,
             content,
             ..Node::new(name.as_bytes(), Kind::File)
-        };
-        let mut lane = writer.lane();
-        let mut tree = TreeBuilder::default();
-        tree.push(&node, &mut lane)?;
-        let root = tree.finish(&mut lane)?;
-        lane.finish()?;
-        let all = Tally { entries: 1, bytes: len };
-        let summary = Summary { total: all, added: all, read_bytes: len, ..Summary::default() };
-        Ok((root, Findings { summary, troubles: Vec::new() }))
+        }
     }
 
     fn manifest(
@@ -455,7 +493,7 @@ fn read_files(
     monitor: &dyn Monitor,
 ) -> Result<()> {
     for job in jobs {
-        let (outcome, failed) = match reader.read(&job.folder, &job.name) {
+        let (outcome, failed) = match reader.read(&job.folder, &job.name, job.old.clone()) {
             Ok(read) => (Ok(Ok(read)), None),
             Err(Stop::Source(e)) => (Ok(Err(e)), None),
             Err(Stop::Repository(e)) => (Err(Error::Interrupted), Some(e)),

@@ -12,7 +12,8 @@ use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::BlobId;
 use crate::limits;
-use crate::repo::{self, Access, Lane, NewKey, Repository, Secret, Session, Writer, WriterState};
+use crate::monitor::Silent;
+use crate::repo::{self, Access, Deltas, Lane, NewKey, Repository, Secret, Session, Writer, WriterState};
 use crate::snapshot::{Folder, leaves};
 use crate::store::Memory;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ fn repository() -> Repository {
 /// Runs `build` with a lane, and waits until all that it put is stored.
 fn stored<T>(repo: &Repository, build: impl FnOnce(&mut Lane<'_>) -> Result<T>) -> T {
     let session = Session::begin(repo, "host").unwrap();
-    let state = WriterState::default();
+    let state = WriterState::new(Deltas::Chains, &Silent);
     let built = std::thread::scope(|scope| {
         let writer = Writer::start(scope, &session, &state, 1, 1);
         let mut lane = writer.lane();
@@ -55,7 +56,7 @@ fn extents(n: u32) -> Vec<Extent> {
 
 fn content(repo: &Repository, extents: &[Extent]) -> Content {
     stored(repo, |lane| {
-        let mut builder = ContentBuilder::default();
+        let mut builder = ContentBuilder::new(Content::default());
         extents.iter().try_for_each(|e| builder.push(*e, lane))?;
         builder.finish(lane)
     })
@@ -93,7 +94,7 @@ fn folders_of_every_size_come_back() {
     for n in [0, 1, 300, 20_000] {
         let names: Vec<String> = (0..n).map(|at| format!("{at:08}.json")).collect();
         let content = stored(&repo, |lane| {
-            let mut tree = TreeBuilder::default();
+            let mut tree = TreeBuilder::new(&Content::default(), lane);
             for name in &names {
                 tree.push(&Node::new(name.as_bytes(), Kind::File), lane)?;
             }
@@ -108,7 +109,7 @@ fn folders_of_every_size_come_back() {
 fn segments_stay_small_whatever_the_nodes_hold() {
     let repo = repository();
     let content = stored(&repo, |lane| {
-        let mut tree = TreeBuilder::default();
+        let mut tree = TreeBuilder::new(&Content::default(), lane);
         for at in 0..8u8 {
             let xattrs = vec![(b"user.large".to_vec(), vec![at; 250_000])];
             tree.push(&Node { xattrs, ..Node::new([b'a' + at], Kind::Dir) }, lane)?;

@@ -3,6 +3,7 @@
 //! folder of a million changes one segment.
 
 use super::content::ContentBuilder;
+use super::replace::Replace;
 use crate::error::Result;
 use crate::format::content::{Content, Extent};
 use crate::format::node::{Node, encode_segment};
@@ -11,19 +12,25 @@ use crate::limits;
 use crate::repo::Lane;
 
 /// A folder under construction.
-#[derive(Default)]
-pub struct TreeBuilder {
+pub struct TreeBuilder<'r> {
     encoded: Vec<u8>,
     nodes: usize,
-    content: ContentBuilder,
+    segments: Replace<'r>,
+    content: ContentBuilder<'r>,
 }
 
-impl TreeBuilder {
+impl<'r> TreeBuilder<'r> {
+    /// The folder that was `old` before; empty for a new one.
+    pub fn new(old: &Content, lane: &Lane<'r>) -> Self {
+        let segments = Replace::new(BlobKind::Tree, old, 0, lane);
+        Self { encoded: Vec::new(), nodes: 0, segments, content: ContentBuilder::new(old.clone()) }
+    }
+
     /// Adds the next node.
     ///
     /// # Errors
     /// The lane's.
-    pub fn push(&mut self, node: &Node, lane: &mut Lane<'_>) -> Result<()> {
+    pub fn push(&mut self, node: &Node, lane: &mut Lane<'r>) -> Result<()> {
         let before = self.encoded.len();
         node.write_to(&mut self.encoded);
         if before > 0 && self.encoded.len() > limits::TREE_SEGMENT_MAX {
@@ -39,11 +46,11 @@ impl TreeBuilder {
         Ok(())
     }
 
-    fn close(&mut self, lane: &mut Lane<'_>) -> Result<()> {
+    fn close(&mut self, lane: &mut Lane<'r>) -> Result<()> {
         let segment = encode_segment(self.nodes, &self.encoded);
         self.encoded.clear();
         self.nodes = 0;
-        let (id, _) = lane.put(BlobKind::Tree, &segment)?;
+        let id = self.segments.put(&segment, segment.len() as u64, lane)?;
         self.content.push(Extent { id: Some(id), len: segment.len() as u64 }, lane)
     }
 
@@ -51,10 +58,11 @@ impl TreeBuilder {
     ///
     /// # Errors
     /// The lane's.
-    pub fn finish(mut self, lane: &mut Lane<'_>) -> Result<Content> {
+    pub fn finish(mut self, lane: &mut Lane<'r>) -> Result<Content> {
         if self.nodes > 0 {
             self.close(lane)?;
         }
+        self.segments.finish(lane)?;
         self.content.finish(lane)
     }
 }

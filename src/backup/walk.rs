@@ -38,6 +38,8 @@ pub struct Job {
     pub folder: Arc<Folder>,
     /// Its name.
     pub name: Vec<u8>,
+    /// What it, or the file that it takes the place of, was made of.
+    pub old: Content,
 }
 
 /// What became of a file, or what stops everything.
@@ -77,6 +79,8 @@ struct Entry {
     branch: Option<BTreeMap<Vec<u8>, Branch>>,
     /// What it was made of before.
     before: Content,
+    /// If it is a file that is to be read: what its new content is held against.
+    old: Content,
 }
 
 /// A folder that is underway.
@@ -232,6 +236,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             token: Token::Unknown,
             branch: None,
             before: Content::default(),
+            old: Content::default(),
         }
     }
 
@@ -309,6 +314,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                 place: Place { folder: number, entry: *at },
                 folder: Arc::clone(&folder.entries[*at].folder),
                 name: folder.entries[*at].name.clone(),
+                old: folder.entries[*at].old.clone(),
             })
             .collect();
         self.underway.insert(number, folder);
@@ -382,6 +388,9 @@ impl<'a, 'w> Walk<'a, 'w> {
             let started = self.settings.base.started().unwrap_or_default();
             let racy = is_racy(entry.stat.mtime, started) || is_racy(entry.stat.ctime, started);
             entry.before = old.content.clone();
+            if old.kind == Kind::File {
+                entry.old = old.content.clone();
+            }
             if old.matches(&entry.stat) && !racy {
                 entry.same = true;
                 entry.content = old.content.clone();
@@ -557,7 +566,8 @@ impl<'a, 'w> Walk<'a, 'w> {
             }
             return Ok(before.content.clone());
         }
-        let mut tree = TreeBuilder::default();
+        let old = before.map(|b| b.content).unwrap_or_default();
+        let mut tree = self.lane.as_ref().map(|lane| TreeBuilder::new(&old, lane));
         let mut now = KnownFolder { content: Content::default(), entries: Vec::with_capacity(entries.len()) };
         for entry in entries.into_iter().filter(|e| !e.lost) {
             let mut node = match entry.folder.node(&entry.name, &entry.stat, &self.users) {
@@ -571,7 +581,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                 node.size = entry.content.len();
             }
             node.content = entry.content;
-            if let Some(lane) = &mut self.lane {
+            if let (Some(lane), Some(tree)) = (&mut self.lane, &mut tree) {
                 tree.push(&node, lane)?;
             }
             now.entries.push(KnownEntry {
@@ -584,7 +594,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                 content: node.content,
             });
         }
-        if let Some(lane) = &mut self.lane {
+        if let (Some(lane), Some(tree)) = (&mut self.lane, tree) {
             now.content = tree.finish(lane)?;
         }
         if let Some(known) = self.known {

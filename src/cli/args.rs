@@ -65,6 +65,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Check that the repository is whole
     Check(CheckArgs),
+    /// Show what is stored: plain and delta frames, and what deltas save
+    Stats,
     /// Add, list, remove and show keys
     #[command(subcommand)]
     Key(KeyCommand),

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod restore;
 mod snapshot;
+mod stats;
 mod tenant;
 
 use anyhow::Result;
@@ -63,6 +64,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Ls(args) => look::ls(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::Check(args) => check::run(context, &args),
+        Command::Stats => stats::run(context),
         Command::Key(args) => key::run(context, args),
         Command::Tenant(args) => tenant::run(context, args),
         Command::Completions { shell } => {

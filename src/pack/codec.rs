@@ -9,6 +9,8 @@ use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
 /// zstd level of delta frames.
 const DELTA_LEVEL: i32 = 3;
+/// Bytes that a frame of its own costs besides its bases: its tag, and its two records.
+const FRAME_COST: usize = 48;
 /// The smallest window that zstd takes.
 const WINDOW_LOG_MIN: u32 = 10;
 
@@ -35,12 +37,19 @@ impl PlainFrame {
         self.lens.len() < limits::FRAME_BLOBS_MAX && self.bytes.len() + len <= limits::FRAME_PLAIN_MAX
     }
 
+    /// The blobs, in order.
+    pub fn blobs(&self) -> impl Iterator<Item = (BlobId, &[u8])> {
+        let mut rest = &self.bytes[..];
+        self.ids.iter().zip(&self.lens).map(move |(id, len)| {
+            let (blob, more) = rest.split_at(*len as usize);
+            rest = more;
+            (*id, blob)
+        })
+    }
+
     /// Adds a blob that fits.
     pub fn push(&mut self, id: BlobId, blob: &[u8]) {
         debug_assert!(self.fits(blob.len()), "a frame holds at most FRAME_PLAIN_MAX");
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(limits::FRAME_PLAIN_MAX);
-        }
         self.bytes.extend_from_slice(blob);
         self.lens.push(blob.len() as u32);
         self.ids.push(id);
@@ -150,7 +159,7 @@ impl Compressor {
         context.set_parameter(CParameter::WindowLog(window.max(WINDOW_LOG_MIN))).map_err(zstd)?;
         context.ref_prefix(&bases.plain).map_err(zstd)?;
         context.compress2(&mut self.packed, &plain.bytes).map_err(zstd)?;
-        if !self.is_worth_it(plain).map_err(failed)? {
+        if !self.is_worth_it(plain, bases).map_err(failed)? {
             return Ok(None);
         }
         let decoded = self.check.delta(&self.packed, plain.bytes.len(), &bases.plain).map_err(|e| failed(e.0))?;
@@ -169,13 +178,15 @@ impl Compressor {
     }
 
     /// True if the delta in `packed` saves enough against the frame alone.
-    fn is_worth_it(&mut self, plain: &PlainFrame) -> Result<bool, String> {
+    fn is_worth_it(&mut self, plain: &PlainFrame, bases: &Bases) -> Result<bool, String> {
+        // What a frame of its own costs in the directory and in the index.
+        let stored = self.packed.len() + FRAME_COST + 2 * BlobId::LEN * bases.ids.len();
         // Nothing that zstd packs to an eighth against old rows packs as well without them.
-        if self.packed.len() * 8 <= plain.bytes.len() {
+        if stored * 8 <= plain.bytes.len() {
             return Ok(true);
         }
         let alone = self.zstd.compress(&plain.bytes).map_err(|e| e.to_string())?.len().min(plain.bytes.len());
-        Ok(self.packed.len() * 4 <= alone * 3)
+        Ok(stored * 4 <= alone * 3)
     }
 }
 

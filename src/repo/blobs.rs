@@ -193,6 +193,14 @@ impl Repository {
         Error::damaged(self.names.indexes(), format!("no index object names {} {id}", kind_name(kind)))
     }
 
+    /// A blob's plaintext from this copy and no other.
+    ///
+    /// # Errors
+    /// See [`Repository::frame`]; and [`Error::Damaged`] if what lies there does not hash to the id.
+    pub(super) fn blob_copy(&self, kind: BlobKind, id: &BlobId, copy: &BlobCopy) -> Result<Vec<u8>> {
+        self.copy_of(kind, id, copy, &mut Budget::default())
+    }
+
     fn copy_of(&self, kind: BlobKind, id: &BlobId, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
         let frame = self.frame_within(copy, budget)?;
         let end = copy.at() as usize + copy.size() as usize;

@@ -3,6 +3,7 @@
 //! none of them seals, signs or names an object by itself.
 
 mod absent;
+mod bases;
 mod blobs;
 mod chains;
 mod create;
@@ -25,7 +26,7 @@ pub use local::LocalFolder;
 pub use open::Access;
 pub use session::{Counting, Session};
 pub use snapshots::SnapshotObject;
-pub use writer::{Lane, Stored, Writer, WriterState, WriterTotals};
+pub use writer::{Deltas, Lane, Stored, Tries, Writer, WriterState, WriterTotals};
 
 use crate::chunker::Chunker;
 use crate::clock::Clock;

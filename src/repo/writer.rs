@@ -1,11 +1,13 @@
 //! Putting blobs: the pipeline from a plaintext blob to a published index.
 //!
-//! Lanes (one for each thread that has blobs) gather new blobs into frames.
-//! Compressors take frames from a bounded queue; one thread seals them into
+//! Lanes (one for each thread that has blobs) gather new blobs into frames, or
+//! into runs that replace older blobs. Compressors take both from a bounded
+//! queue, a run together with what it is to rest on; one thread seals frames into
 //! packs; another uploads packs and publishes index objects. All threads are
 //! scoped and joined by [`Writer::finish`]; if one fails, the queues behind and
 //! before it close, and `finish` returns its error.
 
+use super::bases::Chooser;
 use super::{Counting, Repository, Session};
 use crate::crypto::stack;
 use crate::error::{Error, Result};
@@ -14,11 +16,12 @@ use crate::format::pack::{BlobKind, StorageClass};
 use crate::id::BlobId;
 use crate::index::{self, Hint};
 use crate::limits;
+use crate::monitor::{Event, Monitor};
 use crate::pack::{Compressor, EncodedFrame, FinishedPack, PackBuilder, PlainFrame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
@@ -45,8 +48,89 @@ pub struct WriterTotals {
     pub stored: u64,
 }
 
+/// What new runs may rest on, and what counts as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deltas {
+    /// On nothing: every blob that the snapshot uses is to have a plain copy.
+    Plain,
+    /// On plain copies only, and no blob counts that rests on more.
+    OnPlain,
+    /// On whatever costs least.
+    Chains,
+    /// On nothing; what is stored counts, however deep it lies.
+    Never,
+}
+
+impl Deltas {
+    /// The deepest copy that counts.
+    fn deepest_counted(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+            Self::OnPlain => 1,
+            Self::Chains | Self::Never => limits::FRAME_DEPTH_MAX,
+        }
+    }
+
+    /// The deepest copy that a new run may rest on; `None` if on none.
+    fn deepest_base(self) -> Option<u8> {
+        match self {
+            Self::Plain | Self::Never => None,
+            Self::OnPlain => Some(0),
+            Self::Chains => Some(limits::FRAME_DEPTH_MAX - 1),
+        }
+    }
+}
+
+/// How the deltas of one stream have fared: where they save nothing, fewer are tried.
+#[derive(Debug, Clone, Default)]
+pub struct Tries(Arc<TriesInner>);
+
+#[derive(Debug, Default)]
+struct TriesInner {
+    /// Runs in a row that were stored plain.
+    failed: AtomicU32,
+    /// Runs that are not tried before the next one that is.
+    skip: AtomicU32,
+}
+
+/// After so many failures in a row fewer are tried, and at least one in 2 to this power.
+const TRIES_FAILED: u32 = 3;
+/// See `TRIES_FAILED`.
+const TRIES_RARE: u32 = 6;
+
+impl Tries {
+    fn is_due(&self) -> bool {
+        let skip = &self.0.skip;
+        skip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    }
+
+    fn tell(&self, saved: bool) {
+        if saved {
+            self.0.failed.store(0, Ordering::Relaxed);
+            self.0.skip.store(0, Ordering::Relaxed);
+            return;
+        }
+        let failed = self.0.failed.fetch_add(1, Ordering::Relaxed) + 1;
+        if failed > TRIES_FAILED {
+            self.0.skip.store((1 << (failed - TRIES_FAILED).min(TRIES_RARE)) - 1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a compressor is given.
+enum Work {
+    /// A frame to be stored as it is.
+    Plain(PlainFrame),
+    /// A run and the blobs that it replaces.
+    Run(PlainFrame, Vec<BlobId>, Tries),
+}
+
 /// What all threads of a writer share.
-pub struct WriterState {
+pub struct WriterState<'m> {
+    deltas: Deltas,
+    monitor: &'m dyn Monitor,
+    /// The objects of which was told: each once.
+    told: Mutex<HashSet<String>>,
     /// Blobs on their way, and not yet in the index on this machine.
     underway: Mutex<HashSet<BlobId>>,
     blobs: AtomicU64,
@@ -54,30 +138,40 @@ pub struct WriterState {
     stored: AtomicU64,
 }
 
-impl Default for WriterState {
-    fn default() -> Self {
+impl<'m> WriterState<'m> {
+    /// The state of a writer that tells `monitor` what is wrong with older blobs.
+    pub fn new(deltas: Deltas, monitor: &'m dyn Monitor) -> Self {
         Self {
+            deltas,
+            monitor,
+            told: Mutex::default(),
             underway: Mutex::default(),
             blobs: AtomicU64::new(0),
             plain: AtomicU64::new(0),
             stored: AtomicU64::new(0),
         }
     }
-}
 
-impl WriterState {
     fn underway(&self) -> MutexGuard<'_, HashSet<BlobId>> {
         self.underway.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells, once for each object, what is wrong with something that was stored before.
+    fn warn(&self, e: &Error, consequence: &str) {
+        let object = e.object().unwrap_or_default().to_owned();
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(object) {
+            self.monitor.event(Event::Warning(format!("{e}; {consequence}")));
+        }
     }
 }
 
 /// A running pipeline.
 pub struct Writer<'scope> {
-    frames: Sender<PlainFrame>,
+    frames: Sender<Work>,
     spare: Receiver<Vec<u8>>,
     repo: &'scope Repository,
     counting: &'scope Counting,
-    state: &'scope WriterState,
+    state: &'scope WriterState<'scope>,
     threads: Vec<ScopedJoinHandle<'scope, Result<()>>>,
 }
 
@@ -86,7 +180,7 @@ impl<'scope> Writer<'scope> {
     pub fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         session: &'scope Session<'scope>,
-        state: &'scope WriterState,
+        state: &'scope WriterState<'scope>,
         level: i32,
         compressors: usize,
     ) -> Self {
@@ -99,7 +193,7 @@ impl<'scope> Writer<'scope> {
         let mut threads = Vec::new();
         for _ in 0..compressors.max(1) {
             let (rx, tx, spare) = (frames_rx.clone(), encoded_tx.clone(), spare_tx.clone());
-            threads.push(scope.spawn(move || compress(level, &rx, &tx, &spare)));
+            threads.push(scope.spawn(move || stack::wiped(|| compress(session, state, level, &rx, &tx, &spare))));
         }
         threads.push(scope.spawn(move || stack::wiped(|| build(repo, &encoded, &packs_tx))));
         threads.push(scope.spawn(move || stack::wiped(|| upload(session, state, &packs))));
@@ -155,61 +249,113 @@ fn is_stopped(e: &Error) -> bool {
 
 /// Where one thread puts its blobs.
 pub struct Lane<'w> {
-    frames: Sender<PlainFrame>,
+    frames: Sender<Work>,
     spare: Receiver<Vec<u8>>,
     repo: &'w Repository,
     counting: &'w Counting,
-    state: &'w WriterState,
+    state: &'w WriterState<'w>,
     hint: Hint,
     open: Vec<PlainFrame>,
 }
 
-impl Lane<'_> {
+impl<'w> Lane<'w> {
+    /// The repository.
+    pub fn repository(&self) -> &'w Repository {
+        self.repo
+    }
+
+    /// True if runs may rest on what they replace: a key that cannot read it cannot do that.
+    pub fn makes_deltas(&self) -> bool {
+        self.state.deltas.deepest_base().is_some() && self.repo.private_key().is_ok()
+    }
+
+    /// The id of a blob.
+    pub fn id(&self, kind: BlobKind, blob: &[u8]) -> BlobId {
+        self.repo.id_keys().blob_id(kind, blob)
+    }
+
     /// The id of a blob, which is stored unless it is there already.
     ///
     /// # Errors
     /// The local index's; or that the pipeline has stopped, whose cause [`Writer::finish`] tells.
     pub fn put(&mut self, kind: BlobKind, blob: &[u8]) -> Result<(BlobId, Stored)> {
-        let id = self.repo.id_keys().blob_id(kind, blob);
+        let id = self.id(kind, blob);
         if self.is_stored(&id)? {
             return Ok((id, Stored::Known));
         }
+        self.counted(blob.len());
+        self.push(kind, id, blob)?;
+        Ok((id, Stored::New))
+    }
+
+    fn counted(&self, len: usize) {
         self.state.blobs.fetch_add(1, Ordering::Relaxed);
-        self.state.plain.fetch_add(blob.len() as u64, Ordering::Relaxed);
+        self.state.plain.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    fn push(&mut self, kind: BlobKind, id: BlobId, blob: &[u8]) -> Result<()> {
         let at = match self.open.iter().position(|f| f.kind == kind) {
             Some(at) => at,
             None => {
-                self.open.push(PlainFrame::new(kind));
+                self.open.push(self.empty(kind));
                 self.open.len() - 1
             }
         };
         if !self.open[at].fits(blob.len()) {
             let next = self.empty(kind);
             let full = std::mem::replace(&mut self.open[at], next);
-            self.frames.send(full).map_err(|_| stopped())?;
+            self.send(Work::Plain(full))?;
         }
         self.open[at].push(id, blob);
-        Ok((id, Stored::New))
+        Ok(())
+    }
+
+    fn send(&self, work: Work) -> Result<()> {
+        self.frames.send(work).map_err(|_| stopped())
+    }
+
+    /// Stores a run of blobs that are this caller's to store, by [`Lane::is_stored`]; `replaced` stood in
+    /// its place before.
+    ///
+    /// # Errors
+    /// See [`Lane::put`].
+    pub fn put_run(&mut self, run: PlainFrame, replaced: Vec<BlobId>, tries: &Tries) -> Result<()> {
+        run.lens.iter().for_each(|len| self.counted(*len as usize));
+        if !replaced.is_empty() && run.bytes.len() >= limits::RUN_DELTA_MIN && tries.is_due() {
+            return self.send(Work::Run(run, replaced, tries.clone()));
+        }
+        run.blobs().try_for_each(|(id, blob)| self.push(run.kind, id, blob))
     }
 
     /// True if the blob counts as stored; otherwise it is this caller's to store.
-    fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
+    ///
+    /// # Errors
+    /// See [`Lane::put`].
+    pub fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
         if !self.state.underway().insert(*id) {
             return Ok(true);
         }
         let counting = self.counting;
         let index = self.repo.index();
-        let found = index.find(id, &mut self.hint, |copy| counting.counts(index, copy))?;
+        let deepest = self.state.deltas.deepest_counted();
+        let found = index
+            .find(id, &mut self.hint, |copy| Ok(copy.frame().depth <= deepest && counting.counts(index, copy)?))?;
         if found.is_some() {
             self.state.underway().remove(id);
         }
         Ok(found.is_some())
     }
 
+    /// Tells what is wrong with something that was stored before.
+    pub fn warn(&self, e: &Error, consequence: &str) {
+        self.state.warn(e, consequence);
+    }
+
     fn empty(&self, kind: BlobKind) -> PlainFrame {
         let mut frame = PlainFrame::new(kind);
-        if let Ok(bytes) = self.spare.try_recv() {
-            frame.bytes = bytes;
+        match self.spare.try_recv() {
+            Ok(bytes) => frame.bytes = bytes,
+            Err(_) => frame.bytes.reserve_exact(limits::FRAME_PLAIN_MAX),
         }
         frame
     }
@@ -218,31 +364,104 @@ impl Lane<'_> {
     ///
     /// # Errors
     /// As [`Lane::put`].
-    pub fn finish(self) -> Result<()> {
-        for frame in self.open {
+    pub fn finish(mut self) -> Result<()> {
+        for frame in std::mem::take(&mut self.open) {
             if !frame.lens.is_empty() {
-                self.frames.send(frame).map_err(|_| stopped())?;
+                self.send(Work::Plain(frame))?;
             }
         }
         Ok(())
     }
 }
 
+/// One compressing thread.
+struct Compress<'s> {
+    chooser: Option<Chooser<'s>>,
+    state: &'s WriterState<'s>,
+    compressor: Compressor,
+    /// Runs that no older blob helps, until they fill a frame.
+    plain: Vec<PlainFrame>,
+    encoded: &'s Sender<EncodedFrame>,
+    spare: &'s Sender<Vec<u8>>,
+}
+
 fn compress(
+    session: &Session<'_>,
+    state: &WriterState<'_>,
     level: i32,
-    frames: &Receiver<PlainFrame>,
+    work: &Receiver<Work>,
     encoded: &Sender<EncodedFrame>,
     spare: &Sender<Vec<u8>>,
 ) -> Result<()> {
-    let mut compressor = Compressor::new(level)?;
-    for frame in frames {
-        let (frame, mut bytes) = compressor.encode(frame)?;
+    let chooser = state.deltas.deepest_base().map(|deepest| Chooser {
+        repo: session.repository(),
+        counting: session.counting(),
+        deepest,
+    });
+    let compressor = Compressor::new(level)?;
+    let mut compress = Compress { chooser, state, compressor, plain: Vec::new(), encoded, spare };
+    for work in work {
+        match work {
+            Work::Plain(frame) => compress.frame(frame)?,
+            Work::Run(run, replaced, tries) => compress.run(&run, &replaced, &tries)?,
+        }
+    }
+    std::mem::take(&mut compress.plain).into_iter().try_for_each(|frame| compress.frame(frame))
+}
+
+impl Compress<'_> {
+    fn frame(&mut self, frame: PlainFrame) -> Result<()> {
+        let (frame, mut bytes) = self.compressor.encode(frame)?;
         bytes.clear();
         // A full list of spares is fine: the buffer is dropped.
-        let _ = spare.try_send(bytes);
-        encoded.send(frame).map_err(|_| stopped())?;
+        let _ = self.spare.try_send(bytes);
+        self.send(frame)
     }
-    Ok(())
+
+    fn send(&self, frame: EncodedFrame) -> Result<()> {
+        self.encoded.send(frame).map_err(|_| stopped())
+    }
+
+    fn run(&mut self, run: &PlainFrame, replaced: &[BlobId], tries: &Tries) -> Result<()> {
+        let bases = match &self.chooser {
+            None => Ok(None),
+            Some(chooser) => chooser.bases(run.kind, replaced, run.bytes.len()),
+        };
+        let bases = match bases {
+            Ok(bases) => bases,
+            // What is new never waits for what is old.
+            Err(e) if e.is_damage() => {
+                self.state.warn(&e, "what replaces it is stored whole");
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        let delta = match &bases {
+            Some(bases) => self.compressor.delta(run, bases)?,
+            None => None,
+        };
+        tries.tell(delta.is_some());
+        match delta {
+            Some(delta) => self.send(delta),
+            None => run.blobs().try_for_each(|(id, blob)| self.gather(run.kind, id, blob)),
+        }
+    }
+
+    fn gather(&mut self, kind: BlobKind, id: BlobId, blob: &[u8]) -> Result<()> {
+        let at = match self.plain.iter().position(|f| f.kind == kind) {
+            Some(at) => at,
+            None => {
+                self.plain.push(PlainFrame::new(kind));
+                self.plain.len() - 1
+            }
+        };
+        if !self.plain[at].fits(blob.len()) {
+            let full = std::mem::replace(&mut self.plain[at], PlainFrame::new(kind));
+            self.frame(full)?;
+        }
+        self.plain[at].push(id, blob);
+        Ok(())
+    }
 }
 
 fn build(repo: &Repository, encoded: &Receiver<EncodedFrame>, packs: &Sender<FinishedPack>) -> Result<()> {
@@ -268,7 +487,7 @@ fn build(repo: &Repository, encoded: &Receiver<EncodedFrame>, packs: &Sender<Fin
     open.into_iter().flatten().filter(|b| !b.is_empty()).try_for_each(send)
 }
 
-fn upload(session: &Session<'_>, state: &WriterState, packs: &Receiver<FinishedPack>) -> Result<()> {
+fn upload(session: &Session<'_>, state: &WriterState<'_>, packs: &Receiver<FinishedPack>) -> Result<()> {
     let repo = session.repository();
     let mut entries: Vec<PackEntry> = Vec::new();
     let mut flushed = repo.clock().elapsed();
@@ -293,7 +512,7 @@ fn upload(session: &Session<'_>, state: &WriterState, packs: &Receiver<FinishedP
     if entries.is_empty() { Ok(()) } else { publish(session, state, &mut entries) }
 }
 
-fn publish(session: &Session<'_>, state: &WriterState, entries: &mut Vec<PackEntry>) -> Result<()> {
+fn publish(session: &Session<'_>, state: &WriterState<'_>, entries: &mut Vec<PackEntry>) -> Result<()> {
     let object = IndexObject { packs: std::mem::take(entries), ..IndexObject::default() };
     let own = session.repository().publish_index(&object)?;
     session.counting().accept(own);

@@ -5,4 +5,4 @@ mod choose;
 mod read;
 
 pub use choose::{Filter, Listing, Snapshot, list};
-pub use read::{Folder, Leaves, distinct_leaves, find, leaves};
+pub use read::{Folder, Leaves, distinct_leaves, find, leaves, lists_at};

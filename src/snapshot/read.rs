@@ -15,6 +15,8 @@ pub struct Leaves<'r> {
     repo: &'r Repository,
     /// For each level that is open: its number, and what is left of it.
     open: Vec<(u8, std::vec::IntoIter<Extent>)>,
+    /// The level whose extents come.
+    bottom: u8,
     /// Extents that may still come.
     left: u64,
     /// Lists that were read, if each is to be read once only.
@@ -26,9 +28,20 @@ pub fn leaves<'r>(repo: &'r Repository, content: &Content) -> Leaves<'r> {
     Leaves {
         repo,
         open: vec![(content.level, content.extents.clone().into_iter())],
+        bottom: 0,
         left: limits::FILE_EXTENTS_MAX,
         seen: None,
     }
+}
+
+/// The lists of a stream that stand at `level`: at 0 its own extents, at 1 the lists of those, and so
+/// on. Nothing, where the stream has not so many levels.
+pub fn lists_at<'r>(repo: &'r Repository, content: &Content, level: u8) -> Leaves<'r> {
+    let mut lists = Leaves { bottom: level, ..leaves(repo, content) };
+    if content.level < level {
+        lists.open.clear();
+    }
+    lists
 }
 
 /// The extents of a stream, for whoever only asks which there are: a list that stands in it again is
@@ -52,7 +65,7 @@ impl Iterator for Leaves<'_> {
                     self.open.clear();
                     return Some(Err(Error::damaged("a content", "it has more parts than any that is read")));
                 }
-                Some(extent) if level == 0 => {
+                Some(extent) if level == self.bottom => {
                     self.left -= 1;
                     return Some(Ok(extent));
                 }

@@ -14,7 +14,8 @@ use estrato::format::pack::BlobKind;
 use estrato::format::records::{Plan, SessionRecord};
 use estrato::id::{IndexName, PackName, SnapshotId};
 use estrato::limits;
-use estrato::repo::{self, Repository, Session, Stored, Writer, WriterState, WriterTotals};
+use estrato::monitor::Silent;
+use estrato::repo::{self, Deltas, Repository, Session, Stored, Writer, WriterState, WriterTotals};
 use estrato::store::Store;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -333,7 +334,7 @@ fn who_was_faster_is_not_guessed() {
 
 /// Puts blobs of every kind through two lanes; what the writer counted.
 fn write(session: &Session<'_>, blobs: &[(BlobKind, &[u8], Stored)]) -> Result<WriterTotals> {
-    let state = WriterState::default();
+    let state = WriterState::new(Deltas::Chains, &Silent);
     std::thread::scope(|scope| {
         let writer = Writer::start(scope, session, &state, 1, 0);
         let mut lanes = [writer.lane(), writer.lane()];

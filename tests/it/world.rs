@@ -16,7 +16,7 @@ use estrato::format::pack::BlobKind;
 use estrato::format::records::{Plan, SessionRecord};
 use estrato::id::{IndexName, PackName, SnapshotId};
 use estrato::monitor::{Event, Monitor, Silent};
-use estrato::repo::{self, Access, NewKey, Repository, Secret, Session, Stored, Writer, WriterState};
+use estrato::repo::{self, Access, Deltas, NewKey, Repository, Secret, Session, Stored, Writer, WriterState};
 use estrato::restore;
 use estrato::store::{Listed, Memory, Store};
 use std::collections::BTreeMap;
@@ -243,7 +243,7 @@ pub fn manifest() -> Manifest {
 
 /// Puts blobs through a writer of the session, and waits until they are indexed.
 pub fn put<B: AsRef<[u8]>>(session: &Session<'_>, blobs: &[B]) -> Result<Vec<Stored>> {
-    let state = WriterState::default();
+    let state = WriterState::new(Deltas::Chains, &Silent);
     std::thread::scope(|scope| {
         let writer = Writer::start(scope, session, &state, 1, 1);
         let mut lane = writer.lane();

@@ -10,8 +10,9 @@ use estrato::crypto::slot::Credential;
 use estrato::error::{StoreError, StoreFault};
 use estrato::format::header::{HEADER_LEN, Header, ObjectType, associated_data, ordinal};
 use estrato::format::pack::{BlobKind, Directory, FRAMES_AT, StorageClass, TAG_LEN, TAIL_LEN, TRAILER_LEN, Trailer};
+use estrato::monitor::Silent;
 use estrato::pack::{Compressor, FinishedPack, PlainFrame};
-use estrato::repo::{Access, Repository, Session, Writer, WriterState};
+use estrato::repo::{Access, Deltas, Repository, Session, Writer, WriterState};
 use estrato::store::{Listed, Store};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -178,7 +179,7 @@ fn witnessed(place: &Place) -> (Arc<Witness>, Repository) {
 /// Puts the same blobs through a whole writer; whether that went well.
 fn put(repo: &Repository) -> bool {
     let session = Session::begin(repo, "host").unwrap();
-    let state = WriterState::default();
+    let state = WriterState::new(Deltas::Chains, &Silent);
     let put = std::thread::scope(|scope| {
         let writer = Writer::start(scope, &session, &state, 1, 2);
         let mut lane = writer.lane();
