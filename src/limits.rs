@@ -123,6 +123,9 @@ pub const ALIGN_WINDOW: usize = 32 * 1024;
 pub const RUN_PLAIN_MAX: usize = 512 * 1024;
 /// A run of fewer bytes is stored plain: a frame of its own would cost more than it saves.
 pub const RUN_DELTA_MIN: usize = 2 * 1024;
+/// A plain frame of runs that no older blob helps holds so many bytes: what changes often is soon
+/// replaced again, and to get at what is left of it should not take long.
+pub const RUN_FRAME_PLAIN: usize = 128 * 1024;
 /// The bases of a run hold at most so many times its own bytes (and one piece).
 pub const BASES_PER_RUN: usize = 4;
 /// Files that wait to be read, while the walk runs ahead.
@@ -131,6 +134,16 @@ pub const WALK_AHEAD: usize = 512;
 pub const RESTORE_BATCH_BLOBS: usize = 200_000;
 /// Folders that one round of a restore keeps open at most.
 pub const RESTORE_BATCH_DIRS: usize = 1024;
+/// Frames that one round of a restore or a check plans at most.
+pub const READ_BATCH_FRAMES: usize = 100_000;
+/// Blobs that a check looks at together at most.
+pub const CHECK_BATCH_BLOBS: usize = 500_000;
+/// Stored bytes that a thread takes at a time of what is read in a plan.
+pub const READ_GROUP: usize = 4 * 1024 * 1024;
+/// Frames that it takes at a time.
+pub const READ_GROUP_FRAMES: usize = 8192;
+/// Plaintext kept for frames that rest on it and are still to come, bytes.
+pub const READ_KEPT: usize = 32 * 1024 * 1024;
 /// Stored bytes fetched by one request of a restore or a check.
 pub const FETCH_MAX: usize = 8 * 1024 * 1024;
 /// Problems that a report lists by name; the rest are counted.

@@ -1,17 +1,20 @@
-//! Reading packs whole: that each is what its name says, and that what it holds
-//! opens, decodes and hashes to its ids.
+//! Reading packs: first each as a whole, that it is what its name says; then
+//! the frames that index entries see in them, that what they hold opens, decodes
+//! and hashes to its ids. Frames are read by a plan, each once, so that bases are
+//! there when what rests on them comes.
 
 use super::report::object_of;
 use super::sound::FrameName;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::{self, HASH_LEN};
+use crate::format::pack::{FRAMES_AT, Frame};
 use crate::id::{BlobId, PackName};
 use crate::index::{EntryNumber, PackMap};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::pack::{Decompressor, PackKey, WholePack};
-use crate::repo::Repository;
+use crate::pack::{PackKey, WholePack};
+use crate::repo::{FrameNumber, Planned, Reading, Repository};
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,11 +49,27 @@ pub(super) struct PackResult {
     pub resting: HashMap<FrameName, String>,
     /// Frames that the index gives it, at the most.
     pub frames: usize,
+    /// The entries that name it.
+    entries: Vec<EntryNumber>,
+    /// Its frames can be tried.
+    can_open: bool,
 }
 
 impl PackResult {
     fn wrong(&mut self, why: impl Into<String>) {
         self.problems.push(Problem { why: why.into(), entry: None });
+    }
+
+    /// A frame cannot be planned: tells the object for whose sake.
+    fn rests_in_vain(&mut self, repo: &Repository, entry: EntryNumber, number: u32, frame: &Frame) -> Result<()> {
+        let object = match repo.bases(frame) {
+            Err(e) if e.is_damage() => object_of(&e).0,
+            Err(e) => return Err(e),
+            // All that it rests on can be read, and is more than a blob may rest on.
+            Ok(_) => repo.names().pack(&self.name),
+        };
+        self.resting.insert((entry, number), object);
+        Ok(())
     }
 
     /// Nothing in it can be relied on.
@@ -65,8 +84,25 @@ impl PackResult {
 /// # Errors
 /// The store's, and [`Error::Interrupted`].
 pub(super) fn read_all(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -> Result<Vec<PackResult>> {
+    let mut found = whole_packs(repo, jobs, monitor)?;
+    if repo.private_key().is_ok() {
+        let mut batch = Batch::new(repo, monitor);
+        // The oldest first: what others rest on lies there.
+        let mut order: Vec<usize> = (0..found.len()).filter(|at| found[*at].can_open).collect();
+        order.sort_unstable_by_key(|at| found[*at].entries.first().copied());
+        for at in order {
+            for entry in found[at].entries.clone() {
+                batch.add(&mut found, at, entry)?;
+            }
+        }
+        batch.finish(&mut found)?;
+    }
+    Ok(found)
+}
+
+fn whole_packs(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -> Result<Vec<PackResult>> {
     let threads = thread::available_parallelism().map_or(2, usize::from);
-    let found = Mutex::new(Vec::new());
+    let found = Mutex::new(Vec::with_capacity(jobs.len()));
     thread::scope(|scope| {
         let (tx, rx) = bounded::<&Job>(1);
         let mut workers = Vec::new();
@@ -97,10 +133,10 @@ fn read_packs(
     jobs: &Receiver<&Job>,
     found: &Mutex<Vec<PackResult>>,
 ) -> Result<()> {
-    let mut decompressor = Decompressor::new()?;
     for job in jobs {
-        let result = read_pack(repo, job, &mut decompressor)?;
-        monitor.event(Event::Bytes(job.size));
+        let result = read_pack(repo, job)?;
+        // What is in frames is told once they are read.
+        monitor.event(Event::Bytes(if result.can_open { FRAMES_AT } else { job.size }));
         found.lock().unwrap_or_else(PoisonError::into_inner).push(result);
     }
     Ok(())
@@ -116,14 +152,12 @@ fn is_itself(name: &PackName, bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Reads a pack once, and holds every entry that names it against what it holds.
-fn read_pack(repo: &Repository, job: &Job, decompressor: &mut Decompressor) -> Result<PackResult> {
-    let gone = || Error::Busy { what: "the index on this machine".into() };
+/// Reads a pack whole.
+fn read_pack(repo: &Repository, job: &Job) -> Result<PackResult> {
     let mut maps = Vec::with_capacity(job.entries.len());
     for entry in &job.entries {
-        maps.push(repo.index().pack(*entry)?.ok_or_else(gone)?);
+        maps.push(map_of(repo, *entry)?);
     }
-    let frames = maps.iter().map(|map| map.frames().len()).max().unwrap_or(0);
     let mut result = PackResult {
         name: job.name,
         bytes: job.size,
@@ -131,7 +165,9 @@ fn read_pack(repo: &Repository, job: &Job, decompressor: &mut Decompressor) -> R
         problems: Vec::new(),
         bad_frames: HashMap::new(),
         resting: HashMap::new(),
-        frames,
+        frames: maps.iter().map(|map| map.frames().len()).max().unwrap_or(0),
+        entries: job.entries.clone(),
+        can_open: false,
     };
     let bytes = match repo.store().read(&repo.names().pack(&job.name), limits::PACK_MAX) {
         Ok(bytes) => bytes,
@@ -154,67 +190,102 @@ fn read_pack(repo: &Repository, job: &Job, decompressor: &mut Decompressor) -> R
         }
         return Ok(result);
     };
-    // A pack whose hash is wrong may still have sound frames: each is tried by itself.
-    let key = match WholePack::open(&repo.realm(), private, &job.name, &bytes) {
-        Ok(whole) => whole.key,
-        Err(e) => {
-            if result.problems.is_empty() {
-                result.wrong(object_of(&e).1);
-            }
-            match PackKey::open(&repo.realm(), private, &job.name, &bytes) {
-                Ok(key) => key,
-                Err(_) => {
-                    result.all_bad(&maps);
-                    return Ok(result);
-                }
-            }
+    result.can_open = true;
+    if let Err(e) = WholePack::open(&repo.realm(), private, &job.name, &bytes) {
+        if result.problems.is_empty() {
+            result.wrong(object_of(&e).1);
         }
-    };
-    for map in &maps {
-        check_frames(repo, map, &key, &bytes, decompressor, &mut result)?;
+        // A pack whose hash is wrong may still have sound frames: each is tried by itself.
+        if PackKey::open(&repo.realm(), private, &job.name, &bytes).is_err() {
+            result.all_bad(&maps);
+            result.can_open = false;
+        }
     }
     Ok(result)
 }
 
-fn check_frames(
-    repo: &Repository,
-    map: &PackMap,
-    key: &PackKey,
-    bytes: &[u8],
-    decompressor: &mut Decompressor,
-    result: &mut PackResult,
-) -> Result<()> {
-    let mut of_frame: Vec<Vec<(u32, u32, BlobId)>> = vec![Vec::new(); map.frames().len()];
-    for (id, place) in map.places() {
-        if let Some(blobs) = of_frame.get_mut(place.frame as usize) {
-            blobs.push((place.at, place.len, *id));
-        }
+fn map_of(repo: &Repository, entry: EntryNumber) -> Result<Arc<PackMap>> {
+    repo.index().pack(entry)?.ok_or_else(|| Error::Busy { what: "the index on this machine".into() })
+}
+
+/// A blob's place in its frame.
+type Blob = (u32, u32, BlobId);
+
+/// Frames that are read together: so many that few bases are read twice, and no more than memory holds.
+struct Batch<'r> {
+    repo: &'r Repository,
+    monitor: &'r dyn Monitor,
+    reading: Reading,
+    /// For a frame to be checked: its pack's place in the results, and what the entry sees in it.
+    wanted: HashMap<FrameNumber, (usize, Vec<Blob>)>,
+    blobs: usize,
+}
+
+impl<'r> Batch<'r> {
+    fn new(repo: &'r Repository, monitor: &'r dyn Monitor) -> Self {
+        Self { repo, monitor, reading: Reading::default(), wanted: HashMap::new(), blobs: 0 }
     }
-    for (number, ((at, frame), blobs)) in map.frames().iter().zip(of_frame).enumerate() {
-        let at = usize::try_from(*at).unwrap_or(usize::MAX);
-        let sealed = at.checked_add(frame.stored as usize).and_then(|end| bytes.get(at..end));
-        let mut sealed = sealed.unwrap_or_default().to_vec();
-        let bases = match repo.bases(frame) {
-            Ok(bases) => bases,
-            Err(e) if e.is_damage() => {
-                result.resting.insert((map.number, number as u32), object_of(&e).0);
-                continue;
+
+    /// Adds what an entry sees in the pack of a result.
+    fn add(&mut self, found: &mut [PackResult], at: usize, entry: EntryNumber) -> Result<()> {
+        let map = map_of(self.repo, entry)?;
+        let mut of_frame: Vec<Vec<Blob>> = vec![Vec::new(); map.frames().len()];
+        for (id, place) in map.places() {
+            if let Some(blobs) = of_frame.get_mut(place.frame as usize) {
+                blobs.push((place.at, place.len, *id));
             }
-            Err(e) => return Err(e),
-        };
-        let problem = match key.frame(number as u64, frame, &mut sealed, &bases, decompressor) {
-            Err(e) => Some(e.to_string()),
-            Ok(plain) => blobs.iter().find_map(|(at, len, id)| {
-                result.blobs += 1;
-                let blob = plain.get(*at as usize..(*at + *len) as usize).unwrap_or_default();
-                (repo.id_keys().blob_id(frame.kind, blob) != *id)
-                    .then(|| format!("holds something else for blob {id}"))
-            }),
-        };
-        if let Some(why) = problem {
-            result.problems.push(Problem { why: format!("frame {number} {why}"), entry: Some(map.number) });
-            result.bad_frames.entry(map.number).or_default().insert(number as u32);
         }
+        for (number, ((offset, frame), blobs)) in map.frames().iter().zip(of_frame).enumerate() {
+            let number = number as u32;
+            let planned = self.reading.need_frame(self.repo, (entry, map.name), (number, *offset), frame)?;
+            match planned {
+                Some(planned) => {
+                    self.blobs += blobs.len();
+                    self.wanted.insert(planned, (at, blobs));
+                }
+                None => found[at].rests_in_vain(self.repo, entry, number, frame)?,
+            }
+        }
+        if self.reading.len() >= limits::READ_BATCH_FRAMES || self.blobs >= limits::CHECK_BATCH_BLOBS {
+            std::mem::replace(self, Self::new(self.repo, self.monitor)).finish(found)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn finish(self, found: &mut [PackResult]) -> Result<()> {
+        let Self { repo, monitor, reading, wanted, .. } = self;
+        let results: Vec<Mutex<&mut PackResult>> = found.iter_mut().map(Mutex::new).collect();
+        reading.run(repo, monitor, &|number, plain| {
+            let (Some((at, blobs)), Some(planned)) = (wanted.get(&number), reading.planned(number)) else {
+                // It is only a base here, and was checked, or will be, with its own pack.
+                return Ok(());
+            };
+            monitor.event(Event::Bytes(planned.frame().stored.into()));
+            let problem = match plain {
+                Ok(plain) => wrong_blob(repo, planned, blobs, plain),
+                Err(e) if object_of(&e).0 != repo.names().pack(&planned.pack()) => {
+                    let mut result = results[*at].lock().unwrap_or_else(PoisonError::into_inner);
+                    result.resting.insert((planned.entry(), planned.number()), object_of(&e).0);
+                    return Ok(());
+                }
+                Err(e) => Some(object_of(&e).1),
+            };
+            let mut result = results[*at].lock().unwrap_or_else(PoisonError::into_inner);
+            result.blobs += blobs.len() as u64;
+            if let Some(why) = problem {
+                result.problems.push(Problem { why, entry: Some(planned.entry()) });
+                result.bad_frames.entry(planned.entry()).or_default().insert(planned.number());
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What is wrong with the blobs that an entry sees in a frame, if anything.
+fn wrong_blob(repo: &Repository, planned: &Planned, blobs: &[Blob], plain: &[u8]) -> Option<String> {
+    blobs.iter().find_map(|(at, len, id)| {
+        let blob = plain.get(*at as usize..(*at + *len) as usize).unwrap_or_default();
+        (repo.id_keys().blob_id(planned.frame().kind, blob) != *id)
+            .then(|| format!("frame {} holds something else for blob {id}", planned.number()))
+    })
 }

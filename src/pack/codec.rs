@@ -200,6 +200,8 @@ fn with_room(packed: &[u8]) -> Vec<u8> {
 /// A reused decompression context.
 pub struct Decompressor {
     zstd: zstd::bulk::Decompressor<'static>,
+    /// For delta frames: to make one takes as long as to decode a small frame.
+    delta: DCtx<'static>,
     plain: Vec<u8>,
 }
 
@@ -209,7 +211,12 @@ impl Decompressor {
     /// # Errors
     /// [`Error::Invalid`] where memory is short.
     pub fn new() -> Result<Self> {
-        Ok(Self { zstd: zstd::bulk::Decompressor::new().map_err(no_context)?, plain: Vec::new() })
+        let short = || no_context(std::io::ErrorKind::OutOfMemory.into());
+        Ok(Self {
+            zstd: zstd::bulk::Decompressor::new().map_err(no_context)?,
+            delta: DCtx::try_create().ok_or_else(short)?,
+            plain: Vec::new(),
+        })
     }
 
     fn zstd(&mut self, packed: &[u8], len: usize) -> Result<&[u8], Malformed> {
@@ -226,9 +233,14 @@ impl Decompressor {
         let zstd = |code| Malformed(format!("zstd: {}", zstd_safe::get_error_name(code)));
         self.plain.clear();
         self.plain.reserve(len);
-        let mut context = DCtx::create();
-        context.ref_prefix(bases).map_err(zstd)?;
-        context.decompress(&mut self.plain, packed).map_err(zstd)?;
+        if bases.starts_with(&zstd_safe::MAGIC_DICTIONARY.to_le_bytes()) {
+            // A context that is used again would take these for a dictionary.
+            let mut context = DCtx::create();
+            context.ref_prefix(bases).map_err(zstd)?;
+            context.decompress(&mut self.plain, packed).map_err(zstd)?;
+        } else {
+            self.delta.decompress_using_dict(&mut self.plain, packed, bases).map_err(zstd)?;
+        }
         if self.plain.len() != len {
             return Err(Malformed::new("decodes to another length"));
         }

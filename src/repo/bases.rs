@@ -12,16 +12,21 @@ use crate::limits;
 use crate::pack::Bases;
 use std::collections::HashSet;
 
+/// Steps that one delta takes the place of once so many of a size lie on one another.
+const ALIKE_MAX: usize = 3;
+/// Steps are of a size if none is more than so many times the smallest.
+const ALIKE: u64 = 3;
 /// A chain that is this deep is not made deeper.
-const CHAIN_MAX: u8 = 8;
-/// A run rests further down as long as that repeats less than this part of it.
-const STEP: u64 = 64;
+const CHAIN_MAX: usize = 10;
+/// What is less than this part of a run is repeated rather than rested on.
+const REPEATED: u64 = 128;
 
 /// What a run could rest on.
 struct Candidate {
     copies: Vec<(BlobId, BlobCopy)>,
-    /// Stored bytes of the frames below which it goes: about what the run's own delta grows by.
-    passed: u64,
+    /// Stored bytes of the frames between it and the candidate above: about what a run's delta grows by
+    /// if it rests here.
+    step: u64,
 }
 
 impl Candidate {
@@ -48,18 +53,15 @@ impl Chooser<'_> {
     /// # Errors
     /// The store's, and the damage of a base.
     pub fn bases(&self, kind: BlobKind, replaced: &[BlobId], len: usize) -> Result<Option<Bases>> {
-        let mut chosen = Candidate { copies: Vec::new(), passed: 0 };
+        let mut chosen = Candidate { copies: Vec::new(), step: 0 };
         for id in replaced {
             if let Some(copy) = self.copy(id, limits::FRAME_DEPTH_MAX)? {
                 chosen.copies.push((*id, copy));
             }
         }
-        while chosen.depth() > 0 {
-            let lower = self.below(&chosen)?;
-            if chosen.depth() <= self.deepest && !goes_lower(&chosen, &lower, len) {
-                break;
-            }
-            chosen = lower;
+        let mut chosen = self.chosen(chosen, len)?;
+        while chosen.depth() > self.deepest {
+            chosen = self.below(&chosen)?;
         }
         let room = limits::FRAME_BASE_PLAIN_MAX.min(len * limits::BASES_PER_RUN + limits::PIECE_MAX);
         if chosen.copies.is_empty() || chosen.plain() > room || chosen.copies.len() > limits::FRAME_BASES_MAX {
@@ -71,6 +73,22 @@ impl Chooser<'_> {
             bases.ids.push(*id);
         }
         Ok(Some(bases))
+    }
+
+    /// How far down the chain a run of `len` bytes should rest. The deltas of a chain are of all sizes:
+    /// once some of the smallest lie on top of one another, one delta takes the place of them all, and
+    /// of those it makes in turn. So a chain stays as deep as the logarithm of its length, and what was
+    /// changed is repeated as often.
+    fn chosen(&self, top: Candidate, len: usize) -> Result<Candidate> {
+        let mut chain = vec![top];
+        while let Some(last) = chain.last()
+            && last.depth() > 0
+        {
+            chain.push(self.below(last)?);
+        }
+        // The steps from one candidate to the next, the newest first.
+        let steps: Vec<u64> = chain.iter().skip(1).map(|lower| lower.step).collect();
+        Ok(chain.swap_remove(steps_down(&steps, len as u64)))
     }
 
     /// The copy of a blob that counts and rests on the fewest others.
@@ -87,7 +105,7 @@ impl Chooser<'_> {
     /// The same with its deepest frames replaced by what they rest on.
     fn below(&self, above: &Candidate) -> Result<Candidate> {
         let depth = above.depth();
-        let mut lower = Candidate { copies: Vec::new(), passed: above.passed };
+        let mut lower = Candidate { copies: Vec::new(), step: 0 };
         let (mut ids, mut frames) = (HashSet::new(), HashSet::new());
         for (id, copy) in &above.copies {
             if copy.frame().depth < depth {
@@ -99,7 +117,7 @@ impl Chooser<'_> {
             if !frames.insert((copy.entry(), copy.frame_number())) {
                 continue;
             }
-            lower.passed += u64::from(copy.frame().stored);
+            lower.step += u64::from(copy.frame().stored);
             for base in &copy.frame().bases {
                 if ids.insert(*base)
                     && let Some(found) = self.copy(base, depth - 1)?
@@ -112,7 +130,19 @@ impl Chooser<'_> {
     }
 }
 
-/// True if a run of `len` bytes should rest on `lower` rather than on `upper`.
-fn goes_lower(upper: &Candidate, lower: &Candidate, len: usize) -> bool {
-    upper.depth() >= CHAIN_MAX || lower.passed * STEP <= len as u64
+/// How many steps down a chain a run of `len` bytes goes; the steps' sizes, from the top.
+fn steps_down(steps: &[u64], len: u64) -> usize {
+    let mut down = 0;
+    // What costs next to nothing is repeated.
+    let mut repeated = 0;
+    while let Some(step) = steps.get(down).filter(|step| (repeated + **step) * REPEATED <= len) {
+        repeated += step;
+        down += 1;
+    }
+    let smallest = steps.iter().min().copied().unwrap_or(0);
+    let alike = steps.iter().take_while(|step| **step <= smallest * ALIKE).count();
+    if alike >= ALIKE_MAX {
+        down = down.max(alike);
+    }
+    if steps.len() - down >= CHAIN_MAX { steps.len() } else { down }
 }

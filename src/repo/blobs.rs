@@ -134,7 +134,7 @@ impl Repository {
     fn bases_within(&self, frame: &Frame, budget: &mut Budget) -> Result<Vec<u8>> {
         let mut plain = Vec::new();
         for id in &frame.bases {
-            let base = self.base(frame, id, budget)?;
+            let base = self.base_within(frame, id, budget)?;
             if plain.len() + base.len() > limits::FRAME_BASE_PLAIN_MAX {
                 let what = format!("{} {id}", kind_name(frame.kind));
                 return Err(Error::damaged(what, "a frame rests on it and on more than any frame may"));
@@ -144,8 +144,13 @@ impl Repository {
         Ok(plain)
     }
 
+    /// One base's plaintext.
+    pub(super) fn base(&self, frame: &Frame, id: &BlobId) -> Result<Vec<u8>> {
+        self.base_within(frame, id, &mut Budget::default())
+    }
+
     /// A base's plaintext: from a copy of strictly lower depth, so that no circle is ever followed.
-    fn base(&self, frame: &Frame, id: &BlobId, budget: &mut Budget) -> Result<Vec<u8>> {
+    fn base_within(&self, frame: &Frame, id: &BlobId, budget: &mut Budget) -> Result<Vec<u8>> {
         let mut last = self.unindexed(frame.kind, id);
         for copy in self.index.copies(id)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
             match self.copy_of(frame.kind, id, copy, budget) {

@@ -455,7 +455,8 @@ impl Compress<'_> {
                 self.plain.len() - 1
             }
         };
-        if !self.plain[at].fits(blob.len()) {
+        let gathered = self.plain[at].bytes.len() + blob.len();
+        if !self.plain[at].fits(blob.len()) || gathered > limits::RUN_FRAME_PLAIN && gathered > blob.len() {
             let full = std::mem::replace(&mut self.plain[at], PlainFrame::new(kind));
             self.frame(full)?;
         }

@@ -1,32 +1,20 @@
-//! Writing a round: frames are fetched pack by pack, in the order of their
-//! bytes, decoded once each on every core, and their blobs hashed and written.
+//! Writing a round: frames come as the plan reads them, each once, on every
+//! core; their blobs are hashed and written.
 
 use super::plan::{Failed, PlannedFile, Round, Write, Written, ends_all};
 use super::target::{Owners, apply_to_file};
-use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::pack::BlobKind;
-use crate::index::PackMap;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::pack::Decompressor;
 use crate::repo::Repository;
-use crossbeam_channel::{Receiver, bounded};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 /// Files that stay open between two writes.
 const OPEN_MAX: usize = 256;
-
-/// Writes whose frames lie close together in one pack: one request.
-struct Job<'w> {
-    /// `None` if the index dropped its entry meanwhile: the blobs may have other copies.
-    pack: Option<Arc<PackMap>>,
-    writes: &'w [Write],
-}
 
 /// Writes everything that a round has planned, and finishes its files.
 ///
@@ -46,48 +34,27 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
     for file in round.files.iter().filter(|f| f.waiting.load(Ordering::Relaxed) == 0) {
         shared.or_failed(file, shared.finish(file))?;
     }
-    let threads = thread::available_parallelism().map_or(2, usize::from);
-    let outcome = thread::scope(|scope| {
-        let (tx, rx) = bounded::<Job<'_>>(1);
-        let mut workers = Vec::new();
-        for _ in 0..threads {
-            let (rx, shared) = (rx.clone(), &shared);
-            workers.push(scope.spawn(move || stack::wiped(|| shared.work(&rx))));
-        }
-        drop(rx);
-        let fed = feed(repo, &round.writes, |job| tx.send(job).is_ok());
-        drop(tx);
-        let mut outcome = fed;
-        for worker in workers {
-            let ended = worker.join().unwrap_or_else(|_| Err(Error::Invalid("a restoring thread panicked".into())));
-            outcome = outcome.and(ended);
-        }
-        outcome
-    });
-    outcome?;
-    Ok(shared.written.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Divides the writes into jobs: one pack, and no more bytes than one request should fetch.
-fn feed<'w>(repo: &Repository, writes: &'w [Write], mut send: impl FnMut(Job<'w>) -> bool) -> Result<()> {
-    let mut rest = writes;
-    while let Some(first) = rest.first() {
-        let pack = repo.index().pack(first.frame.0)?;
-        let frame = |w: &Write| pack.as_ref().and_then(|pack| pack.frame(w.frame.1));
-        let begin = frame(first).map_or(0, |(at, _)| at);
-        let fits = |w: &Write| {
-            w.frame.0 == first.frame.0
-                && frame(w).is_none_or(|(at, frame)| at + u64::from(frame.stored) - begin <= limits::FETCH_MAX as u64)
-        };
-        let end = rest.iter().position(|w| !fits(w)).unwrap_or(rest.len()).max(1);
-        let (now, later) = rest.split_at(end);
-        rest = later;
-        if !send(Job { pack, writes: now }) {
-            // A worker failed, and tells why.
-            return Ok(());
+    let writes = &round.writes;
+    let mut of_frame = vec![0..0; round.reading.len()];
+    let mut begin = 0;
+    for same in writes.chunk_by(|a, b| a.frame == b.frame) {
+        let all = begin..begin + same.len();
+        begin = all.end;
+        match same.first().and_then(|w| w.frame) {
+            Some(frame) => of_frame[frame as usize] = all,
+            // Nobody knows all that they rest on: whoever gets them tells.
+            None => shared.one_by_one(same)?,
         }
     }
-    Ok(())
+    round.reading.run(repo, monitor, &|frame, plain| {
+        let writes = of_frame.get(frame as usize).map_or(&[][..], |all| &writes[all.clone()]);
+        match plain {
+            Ok(plain) => shared.place(writes, plain),
+            // The frame is damaged or gone: each blob may still have another copy.
+            Err(_) => shared.one_by_one(writes),
+        }
+    })?;
+    Ok(shared.written.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 struct Shared<'r> {
@@ -104,59 +71,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared<'_> {
-    fn work(&self, jobs: &Receiver<Job<'_>>) -> Result<()> {
-        let mut decompressor = Decompressor::new()?;
-        for job in jobs {
-            if self.monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            self.job(&job, &mut decompressor)?;
-        }
-        Ok(())
-    }
-
-    fn job(&self, job: &Job<'_>, decompressor: &mut Decompressor) -> Result<()> {
-        let Some(pack) = &job.pack else { return self.one_by_one(job.writes) };
-        let (mut bytes, base, key) = match self.fetch(pack, job.writes) {
-            Ok(fetched) => fetched,
-            // The pack is damaged or gone: each blob may still have another copy.
-            Err(e) if e.is_damage() => return self.one_by_one(job.writes),
-            Err(e) => return Err(e),
-        };
-        for writes in job.writes.chunk_by(|a, b| a.frame == b.frame) {
-            let Some(first) = writes.first() else { continue };
-            let number = first.frame.1;
-            let Some((at, frame)) = pack.frame(number) else { continue };
-            let start = (at - base) as usize;
-            let bases = match self.repo.bases(frame) {
-                Ok(bases) => bases,
-                Err(e) if e.is_damage() => {
-                    self.one_by_one(writes)?;
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            let sealed = bytes.get_mut(start..start + frame.stored as usize).unwrap_or_default();
-            match key.frame(number.into(), frame, sealed, &bases, decompressor) {
-                Ok(plain) => self.place(writes, plain)?,
-                Err(_) => self.one_by_one(writes)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn fetch(&self, pack: &PackMap, writes: &[Write]) -> Result<(Vec<u8>, u64, Arc<crate::pack::PackKey>)> {
-        let object = self.repo.names().pack(&pack.name);
-        let key = self.repo.pack_key(pack.number, &pack.name)?;
-        let span = |w: Option<&Write>| w.and_then(|w| pack.frame(w.frame.1));
-        let (Some((begin, _)), Some((last, frame))) = (span(writes.first()), span(writes.last())) else {
-            return Err(Error::damaged(object, "it has no such frame"));
-        };
-        let len = (last + u64::from(frame.stored)).saturating_sub(begin) as usize;
-        let bytes = self.repo.store().read_range(&object, begin, len)?;
-        Ok((bytes.into(), begin, key))
-    }
-
     /// Writes blobs of one frame; each is hashed before it is believed. Neighbours that stay
     /// neighbours in a file are written at once: two threads that write to one file wait for each
     /// other at every call.

@@ -6,10 +6,10 @@ use crate::error::{Error, Result};
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::BlobId;
-use crate::index::{BlobCopy, EntryNumber, Hint};
+use crate::index::{BlobCopy, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
-use crate::repo::Repository;
+use crate::repo::{FrameNumber, Reading, Repository};
 use crate::snapshot::{Leaves, leaves};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// A blob's way: from a place in a frame to a place in a file.
 pub(super) struct Write {
-    /// The pack's entry, and the frame in it.
-    pub frame: (EntryNumber, u32),
+    /// The frame, in the round's reading; `None` if it cannot be planned.
+    pub frame: Option<FrameNumber>,
     /// Where it begins in the frame's plaintext.
     pub at: u32,
     /// Its length.
@@ -67,6 +67,8 @@ pub(super) struct Link {
 pub(super) struct Round {
     pub files: Vec<Arc<PlannedFile>>,
     pub writes: Vec<Write>,
+    /// The frames from which they come.
+    pub reading: Reading,
     /// Folders that were opened.
     pub folders: usize,
     /// Names to link, once the first name is there.
@@ -207,6 +209,7 @@ impl Round {
     /// True once the round should be written before more is planned.
     pub fn is_full(&self) -> bool {
         self.writes.len() >= limits::RESTORE_BATCH_BLOBS
+            || self.reading.len() >= limits::READ_BATCH_FRAMES
             || self.folders >= limits::RESTORE_BATCH_DIRS
             || self.files.len() >= limits::RESTORE_BATCH_BLOBS
             || self.links.len() >= limits::RESTORE_BATCH_BLOBS
@@ -284,6 +287,9 @@ impl Round {
     fn part(&mut self, repo: &Repository, rest: &mut Rest<'_>) -> Result<bool> {
         let number = self.files.len() as u32;
         for _ in 0..limits::RESTORE_BATCH_BLOBS {
+            if self.reading.len() >= limits::READ_BATCH_FRAMES {
+                break;
+            }
             let Some(extent) = rest.extents.next().transpose()? else { return Ok(true) };
             let right = rest.present.as_ref().is_some_and(|m| m.equal.get(rest.next) == Some(&true));
             if let (Some(id), false) = (extent.id, right) {
@@ -312,7 +318,8 @@ impl Round {
                 ),
             });
         };
-        Ok(Write { frame: (copy.entry(), copy.frame_number()), at: copy.at(), len: copy.size(), file, offset, id })
+        let frame = self.reading.need(repo, &copy)?;
+        Ok(Write { frame, at: copy.at(), len: copy.size(), file, offset, id })
     }
 }
 

@@ -1,0 +1,457 @@
+//! Reading many frames at once: each is fetched and decoded once, on every
+//! core, in an order in which bases come before what rests on them. Whoever
+//! needs them plans them first, and is shown their plaintexts as they come.
+//!
+//! A plain frame's place is where it lies; a delta frame's is that of the first
+//! plain frame that it rests on, however many deltas lie between. So what
+//! belongs to one part of a stream is read at one time, whatever days it is of,
+//! and little has to be kept in between: the blobs on which something rests that
+//! is still to come. Nothing here is believed: bases are held against their ids,
+//! and whoever is shown a frame does so with its blobs.
+
+use super::Repository;
+use crate::crypto::stack;
+use crate::error::{Error, Result};
+use crate::format::pack::Frame;
+use crate::id::{BlobId, PackName};
+use crate::index::{BlobCopy, EntryNumber, Hint};
+use crate::limits;
+use crate::monitor::Monitor;
+use crate::pack::Decompressor;
+use crossbeam_channel::{Receiver, bounded};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Bytes between two frames that are fetched rather than asked around.
+const GAP_MAX: u64 = 64 * 1024;
+
+/// A frame's number in a plan.
+pub type FrameNumber = u32;
+
+/// A base: a blob in another frame of the plan.
+struct Base {
+    frame: FrameNumber,
+    at: u32,
+    len: u32,
+    id: BlobId,
+}
+
+/// A frame that is to be read.
+pub struct Planned {
+    entry: EntryNumber,
+    pack: PackName,
+    number: u32,
+    offset: u64,
+    frame: Frame,
+    bases: Vec<Base>,
+    /// Where the first plain frame below it lies.
+    place: (EntryNumber, u64),
+}
+
+impl Planned {
+    /// The pack's entry.
+    pub fn entry(&self) -> EntryNumber {
+        self.entry
+    }
+
+    /// The pack.
+    pub fn pack(&self) -> PackName {
+        self.pack
+    }
+
+    /// The frame's number in its pack.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its record.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// Frames that are to be read, and all that they rest on.
+#[derive(Default)]
+pub struct Reading {
+    frames: Vec<Planned>,
+    numbers: HashMap<(EntryNumber, u32), FrameNumber>,
+    hint: Hint,
+}
+
+/// Called with every frame: its plaintext, or why there is none.
+pub type Visit<'v> = dyn Fn(FrameNumber, Result<&[u8]>) -> Result<()> + Sync + 'v;
+
+impl Reading {
+    /// Frames so far.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// A frame of the plan.
+    pub fn planned(&self, number: FrameNumber) -> Option<&Planned> {
+        self.frames.get(number as usize)
+    }
+
+    /// Plans the frame of a copy, and what it rests on; `None` if the index does not know all of that, or
+    /// if it is more than any blob may rest on: then [`Repository::blob`] tells why.
+    ///
+    /// # Errors
+    /// The local index's.
+    pub fn need(&mut self, repo: &Repository, copy: &BlobCopy) -> Result<Option<FrameNumber>> {
+        let mut left = limits::BLOB_FRAMES_MAX;
+        let place =
+            Place { entry: copy.entry(), pack: copy.pack(), number: copy.frame_number(), offset: copy.offset() };
+        self.plan(repo, place, copy.frame(), &mut left)
+    }
+
+    /// The same for a frame of a pack.
+    ///
+    /// # Errors
+    /// See [`Reading::need`].
+    pub fn need_frame(
+        &mut self,
+        repo: &Repository,
+        (entry, pack): (EntryNumber, PackName),
+        (number, offset): (u32, u64),
+        frame: &Frame,
+    ) -> Result<Option<FrameNumber>> {
+        self.plan(repo, Place { entry, pack, number, offset }, frame, &mut { limits::BLOB_FRAMES_MAX })
+    }
+
+    /// Depths strictly descend, so this ends.
+    fn plan(&mut self, repo: &Repository, at: Place, frame: &Frame, left: &mut usize) -> Result<Option<FrameNumber>> {
+        if let Some(known) = self.numbers.get(&(at.entry, at.number)) {
+            return Ok(Some(*known));
+        }
+        if *left == 0 {
+            return Ok(None);
+        }
+        *left -= 1;
+        let (mut bases, mut place) = (Vec::with_capacity(frame.bases.len()), (at.entry, at.offset));
+        if frame.depth > 0 {
+            place = (EntryNumber::MAX, u64::MAX);
+        }
+        for id in &frame.bases {
+            let is_below = |copy: &BlobCopy| Ok(copy.frame().depth < frame.depth);
+            let Some(copy) = repo.index().find(id, &mut self.hint, is_below)? else { return Ok(None) };
+            let at =
+                Place { entry: copy.entry(), pack: copy.pack(), number: copy.frame_number(), offset: copy.offset() };
+            let Some(below) = self.plan(repo, at, copy.frame(), left)? else { return Ok(None) };
+            place = place.min(self.frames[below as usize].place);
+            bases.push(Base { frame: below, at: copy.at(), len: copy.size(), id: *id });
+        }
+        let number = self.frames.len() as FrameNumber;
+        let frame = Frame { ids: Vec::new(), bases: Vec::new(), ..frame.clone() };
+        let Place { entry, pack, number: in_pack, offset } = at;
+        self.frames.push(Planned { entry, pack, number: in_pack, offset, frame, bases, place });
+        self.numbers.insert((entry, in_pack), number);
+        Ok(Some(number))
+    }
+
+    /// Reads everything that was planned, and shows each frame once.
+    ///
+    /// # Errors
+    /// The store's, those of `visit`, [`Error::Interrupted`].
+    pub fn run(&self, repo: &Repository, monitor: &dyn Monitor, visit: &Visit<'_>) -> Result<()> {
+        let order = self.order();
+        let run = Run { plan: self, repo, visit, monitor, kept: Mutex::new(Kept::new(self)) };
+        let threads = thread::available_parallelism().map_or(2, usize::from);
+        thread::scope(|scope| {
+            let (tx, rx) = bounded::<&[FrameNumber]>(1);
+            let mut workers = Vec::new();
+            for _ in 0..threads {
+                let (rx, run) = (rx.clone(), &run);
+                workers.push(scope.spawn(move || stack::wiped(|| run.work(&rx))));
+            }
+            drop(rx);
+            for group in self.groups(&order) {
+                if tx.send(&order[group]).is_err() {
+                    break;
+                }
+            }
+            drop(tx);
+            workers.into_iter().fold(Ok(()), |outcome, worker| {
+                let ended = worker.join().unwrap_or_else(|_| Err(Error::Invalid("a reading thread panicked".into())));
+                outcome.and(ended)
+            })
+        })
+    }
+
+    /// All frames by their places, but none before its bases.
+    fn order(&self) -> Vec<FrameNumber> {
+        let mut places: Vec<FrameNumber> = (0..self.frames.len() as FrameNumber).collect();
+        let frame = |n: &FrameNumber| &self.frames[*n as usize];
+        places.sort_unstable_by_key(|n| (frame(n).place, frame(n).frame.depth, frame(n).entry, frame(n).offset));
+        let mut order = Vec::with_capacity(places.len());
+        let mut is_placed = vec![false; places.len()];
+        let mut open = Vec::new();
+        for first in places {
+            open.push(first);
+            while let Some(next) = open.last().copied() {
+                let before = open.len();
+                if !is_placed[next as usize] {
+                    open.extend(frame(&next).bases.iter().map(|base| base.frame).filter(|n| !is_placed[*n as usize]));
+                }
+                if open.len() == before {
+                    open.pop();
+                    if !std::mem::replace(&mut is_placed[next as usize], true) {
+                        order.push(next);
+                    }
+                }
+            }
+        }
+        order
+    }
+
+    /// Divides the order where a plain frame's place ends, once a group holds enough to be worth fetching.
+    fn groups(&self, order: &[FrameNumber]) -> impl Iterator<Item = Range<usize>> {
+        let mut begin = 0;
+        std::iter::from_fn(move || {
+            let mut stored = 0;
+            let mut end = begin;
+            while let Some(frame) = order.get(end).map(|n| &self.frames[*n as usize]) {
+                let before = end.checked_sub(1).and_then(|n| order.get(n)).map(|n| self.frames[*n as usize].place);
+                if stored >= limits::READ_GROUP && before != Some(frame.place)
+                    || end - begin >= limits::READ_GROUP_FRAMES
+                {
+                    break;
+                }
+                stored += frame.frame.stored as usize;
+                end += 1;
+            }
+            let group = begin..end;
+            begin = end;
+            (!group.is_empty()).then_some(group)
+        })
+    }
+}
+
+/// Where a frame lies.
+struct Place {
+    entry: EntryNumber,
+    pack: PackName,
+    number: u32,
+    offset: u64,
+}
+
+/// Sealed bytes of some frames of a pack.
+struct Span {
+    bytes: Vec<u8>,
+    begin: u64,
+}
+
+struct Run<'r> {
+    plan: &'r Reading,
+    repo: &'r Repository,
+    visit: &'r Visit<'r>,
+    monitor: &'r dyn Monitor,
+    kept: Mutex<Kept>,
+}
+
+/// A blob on which frames rest that are still to come.
+struct KeptBlob {
+    len: u32,
+    uses: u32,
+    bytes: Option<Arc<[u8]>>,
+}
+
+/// Blobs on which frames rest that are still to come, by frame and place; what does not fit is decoded
+/// again.
+struct Kept {
+    blobs: BTreeMap<(FrameNumber, u32), KeptBlob>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn new(plan: &Reading) -> Self {
+        let mut blobs = BTreeMap::new();
+        for base in plan.frames.iter().flat_map(|frame| &frame.bases) {
+            let blob = blobs.entry((base.frame, base.at)).or_insert(KeptBlob { len: base.len, uses: 0, bytes: None });
+            blob.uses += 1;
+        }
+        Self { blobs, bytes: 0 }
+    }
+
+    fn get(&self, base: &Base) -> Option<Arc<[u8]>> {
+        self.blobs.get(&(base.frame, base.at)).filter(|blob| blob.len == base.len)?.bytes.clone()
+    }
+
+    /// Keeps what others need of a frame.
+    fn keep(&mut self, frame: FrameNumber, plain: &[u8]) {
+        for ((_, at), blob) in self.blobs.range_mut((frame, 0)..=(frame, u32::MAX)) {
+            let Some(bytes) = plain.get(*at as usize..*at as usize + blob.len as usize) else { continue };
+            if blob.bytes.is_none() && self.bytes + bytes.len() <= limits::READ_KEPT {
+                self.bytes += bytes.len();
+                blob.bytes = Some(bytes.into());
+            }
+        }
+    }
+
+    /// One less that rests on a blob.
+    fn release(&mut self, base: &Base) {
+        let Entry::Occupied(mut blob) = self.blobs.entry((base.frame, base.at)) else { return };
+        blob.get_mut().uses -= 1;
+        if blob.get().uses == 0
+            && let Some(gone) = blob.remove().bytes
+        {
+            self.bytes -= gone.len();
+        }
+    }
+}
+
+impl Run<'_> {
+    fn work(&self, groups: &Receiver<&[FrameNumber]>) -> Result<()> {
+        let mut decompressor = Decompressor::new()?;
+        for group in groups {
+            if self.monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            let mut sealed = self.fetch(group)?;
+            for number in group {
+                self.frame(*number, &mut sealed, &mut decompressor)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn planned(&self, number: FrameNumber) -> &Planned {
+        &self.plan.frames[number as usize]
+    }
+
+    fn object(&self, planned: &Planned) -> String {
+        self.repo.names().pack(&planned.pack)
+    }
+
+    /// Fetches the sealed bytes of a group: frames that lie close together in one pack with one request.
+    fn fetch(&self, group: &[FrameNumber]) -> Result<Sealed> {
+        let mut order: Vec<FrameNumber> = group.to_vec();
+        order.sort_unstable_by_key(|n| (self.planned(*n).pack, self.planned(*n).offset));
+        let end = |p: &Planned| p.offset + u64::from(p.frame.stored);
+        let mut sealed = Sealed { spans: Vec::new(), of: HashMap::with_capacity(group.len()) };
+        let mut rest = &order[..];
+        while let Some(first) = rest.first().map(|n| self.planned(*n)) {
+            let (mut last, mut count) = (end(first), 0);
+            for next in rest.iter().map(|n| self.planned(*n)) {
+                let far = next.pack != first.pack
+                    || next.offset > last + GAP_MAX
+                    || end(next).saturating_sub(first.offset) > limits::FETCH_MAX as u64;
+                if far && count > 0 {
+                    break;
+                }
+                last = last.max(end(next));
+                count += 1;
+            }
+            let (now, later) = rest.split_at(count);
+            rest = later;
+            let len = (last - first.offset) as usize;
+            match self.repo.store().read_range(&self.object(first), first.offset, len) {
+                Ok(bytes) => {
+                    sealed.spans.push(Span { bytes: bytes.into(), begin: first.offset });
+                    let span = sealed.spans.len() - 1;
+                    sealed.of.extend(now.iter().map(|n| (*n, span)));
+                }
+                // Some of its frames may still be there: each is asked for by itself.
+                Err(e) => {
+                    let e = Error::from(e);
+                    if !e.is_damage() {
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        Ok(sealed)
+    }
+
+    fn frame(&self, number: FrameNumber, sealed: &mut Sealed, decompressor: &mut Decompressor) -> Result<()> {
+        let planned = self.planned(number);
+        let decoded = self.decode(number, sealed, decompressor);
+        {
+            let mut kept = self.lock();
+            planned.bases.iter().for_each(|base| kept.release(base));
+            if let Ok(plain) = &decoded {
+                kept.keep(number, plain);
+            }
+        }
+        match decoded {
+            Ok(plain) => (self.visit)(number, Ok(plain)),
+            Err(e) if e.is_damage() => (self.visit)(number, Err(e)),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn decode<'d>(
+        &self,
+        number: FrameNumber,
+        sealed: &'d mut Sealed,
+        decompressor: &'d mut Decompressor,
+    ) -> Result<&'d [u8]> {
+        let planned = self.planned(number);
+        let bases = self.bases(planned)?;
+        let key = self.repo.pack_key(planned.entry, &planned.pack)?;
+        let bytes = sealed.frame(number, planned, || {
+            let bytes =
+                self.repo.store().read_range(&self.object(planned), planned.offset, planned.frame.stored as usize)?;
+            Ok(Span { bytes: bytes.into(), begin: planned.offset })
+        })?;
+        key.frame(planned.number.into(), &planned.frame, bytes, &bases, decompressor)
+            .map_err(|e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number)))
+    }
+
+    fn bases(&self, planned: &Planned) -> Result<Vec<u8>> {
+        let len: usize = planned.bases.iter().map(|base| base.len as usize).sum();
+        if len > limits::FRAME_BASE_PLAIN_MAX {
+            let why = format!("frame {} rests on more than any frame may", planned.number);
+            return Err(Error::damaged(self.object(planned), why));
+        }
+        let mut plain = Vec::with_capacity(len);
+        for base in &planned.bases {
+            let kept = self.lock().get(base);
+            match kept {
+                Some(blob) if self.repo.id_keys().blob_id(planned.frame.kind, &blob) == base.id => {
+                    plain.extend_from_slice(&blob);
+                }
+                _ => plain.extend_from_slice(&self.repo.base(&planned.frame, &base.id)?),
+            }
+        }
+        Ok(plain)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sealed bytes of a group's frames.
+struct Sealed {
+    spans: Vec<Span>,
+    of: HashMap<FrameNumber, usize>,
+}
+
+impl Sealed {
+    /// The bytes of one frame; where its group could not be fetched, by `alone`.
+    fn frame(
+        &mut self,
+        number: FrameNumber,
+        planned: &Planned,
+        alone: impl FnOnce() -> Result<Span>,
+    ) -> Result<&mut [u8]> {
+        let span = match self.of.get(&number) {
+            Some(span) => *span,
+            None => {
+                self.spans.push(alone()?);
+                self.spans.len() - 1
+            }
+        };
+        let span = &mut self.spans[span];
+        let begin = (planned.offset - span.begin) as usize;
+        Ok(span.bytes.get_mut(begin..begin + planned.frame.stored as usize).unwrap_or_default())
+    }
+}
