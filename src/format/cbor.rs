@@ -156,13 +156,18 @@ pub fn exact<const N: usize>(d: &mut Decoder<'_>) -> Result<[u8; N], Malformed> 
     bytes.try_into().map_err(|_| Malformed(format!("{} bytes, {N} expected", bytes.len())))
 }
 
-/// Bytes no longer than `max`.
-pub fn bounded(d: &mut Decoder<'_>, max: usize) -> Result<Vec<u8>, Malformed> {
+/// Bytes no longer than `max`, where they are.
+pub fn within<'b>(d: &mut Decoder<'b>, max: usize) -> Result<&'b [u8], Malformed> {
     let bytes = d.bytes()?;
     if bytes.len() > max {
         return Err(Malformed(format!("{} bytes, at most {max} expected", bytes.len())));
     }
-    Ok(bytes.to_vec())
+    Ok(bytes)
+}
+
+/// A copy of bytes no longer than `max`.
+pub fn bounded(d: &mut Decoder<'_>, max: usize) -> Result<Vec<u8>, Malformed> {
+    Ok(within(d, max)?.to_vec())
 }
 
 /// An array's length, no larger than `max` and than the bytes that could hold it.

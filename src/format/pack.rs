@@ -6,7 +6,7 @@
 //! out the blobs' ids: whoever opens the frames can compute them, and the
 //! index holds them; the same record with ids is the index's own.
 
-use super::cbor::{Fields, Out, Record, bounded, count, finished};
+use super::cbor::{Fields, Record, count, finished, within};
 use super::header::{HASH_LEN, HEADER_LEN};
 use crate::error::Malformed;
 use crate::id::BlobId;
@@ -33,6 +33,13 @@ pub enum StorageClass {
     Data = 0,
     /// Trees and content lists: read by every listing.
     Trees = 1,
+}
+
+impl StorageClass {
+    /// The class of that number.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Data, Self::Trees].into_iter().find(|c| *c as u8 == byte)
+    }
 }
 
 /// What a blob is; each kind has an id key of its own, so that none is taken for another.
@@ -96,7 +103,8 @@ impl Frame {
         self.lens.iter().map(|len| *len as usize).sum()
     }
 
-    fn write(&self, e: &mut Out<'_>, with_ids: bool) {
+    /// Appends the record: 0 stored, 1 codec, 2 kind, 3 depth, 4 bases, 5 lengths, 6 ids.
+    pub fn write_to(&self, out: &mut Vec<u8>, with_ids: bool) {
         let mut r = Record::new();
         r.u64(0, self.stored.into()).u64(1, self.codec as u64).u64(2, self.kind as u64);
         if self.depth > 0 {
@@ -112,10 +120,11 @@ impl Frame {
         if with_ids {
             r.bytes(6, &concat(&self.ids));
         }
-        r.write_to(e.writer_mut());
+        r.write_to(out);
     }
 
-    fn read(d: &mut Decoder<'_>, with_ids: bool) -> Result<Self, Malformed> {
+    /// Reads the record that begins at `d`, and moves behind it.
+    pub fn read(d: &mut Decoder<'_>, with_ids: bool) -> Result<Self, Malformed> {
         let mut frame = Frame {
             stored: 0,
             codec: Codec::Raw,
@@ -142,13 +151,15 @@ impl Frame {
                         .ok_or_else(|| Malformed(format!("a frame of unknown blob kind {kind}")))?;
                 }
                 3 => frame.depth = f.value().u8()?,
-                4 => frame.bases = split(&bounded(f.value(), limits::FRAME_BASES_MAX * BlobId::LEN)?)?,
+                4 => frame.bases = split(within(f.value(), limits::FRAME_BASES_MAX * BlobId::LEN)?)?,
                 5 => {
-                    for _ in 0..count(f.value(), limits::FRAME_BLOBS_MAX)? {
+                    let count = count(f.value(), limits::FRAME_BLOBS_MAX)?;
+                    frame.lens.reserve_exact(count);
+                    for _ in 0..count {
                         frame.lens.push(f.value().u32()?);
                     }
                 }
-                _ => frame.ids = split(&bounded(f.value(), limits::FRAME_BLOBS_MAX * BlobId::LEN)?)?,
+                _ => frame.ids = split(within(f.value(), limits::FRAME_BLOBS_MAX * BlobId::LEN)?)?,
             }
         }
         *d = f.end();
@@ -211,7 +222,7 @@ impl Directory {
         r.put(1, |e| {
             e.array(self.frames.len() as u64)?;
             for frame in &self.frames {
-                frame.write(e, with_ids);
+                frame.write_to(e.writer_mut(), with_ids);
             }
             Ok(())
         });
@@ -224,11 +235,9 @@ impl Directory {
         let mut f = Fields::begin(d.clone())?;
         while let Some(key) = f.next(&[0, 1])? {
             if key == 0 {
-                class = match f.value().u8()? {
-                    0 => StorageClass::Data,
-                    1 => StorageClass::Trees,
-                    n => return Err(Malformed(format!("a pack of unknown class {n}"))),
-                };
+                let byte = f.value().u8()?;
+                class = StorageClass::from_byte(byte)
+                    .ok_or_else(|| Malformed(format!("a pack of unknown class {byte}")))?;
                 continue;
             }
             for _ in 0..count(f.value(), limits::PACK_FRAMES_MAX)? {
