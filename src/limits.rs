@@ -106,8 +106,17 @@ pub const TENANT_NAME_MAX: usize = 64;
 
 /// Plaintext of decoded tree frames kept for readers, bytes.
 pub const TREE_CACHE_BYTES: usize = 24 * 1024 * 1024;
-/// Entries of packs kept decoded beside the index on this machine, blobs.
-pub const INDEX_CACHE_BLOBS: usize = 400_000;
+/// Frames kept decoded beside the index on this machine, blobs; and whole packs' entries as much again.
+pub const INDEX_CACHE_BLOBS: usize = 200_000;
+/// Pages of the index on this machine that are kept in memory, KiB.
+pub const INDEX_PAGES_KIB: i64 = 32 * 1024;
+/// A row of the index on this machine holds more than one frame only up to so many bytes.
+pub const INDEX_ROW_BYTES: usize = 2560;
+/// Runs of the index's map are not merged into one of more blobs: that is the longest that one
+/// addition takes.
+pub const INDEX_RUN_BLOBS: u64 = 32 * 1024 * 1024;
+/// Filters of the index's map that are kept in memory, bytes: those of 80 million blobs.
+pub const INDEX_FILTER_BYTES: i64 = 128 * 1024 * 1024;
 /// zstd level of frames: level 1 on frames of 1 MiB packs as well as level 3 on single chunks, at
 /// less cost.
 pub const ZSTD_LEVEL: i32 = 1;

@@ -1,50 +1,65 @@
 //! The SQLite database of the index.
 //!
-//! `packs` holds whole entries, compressed; `blobs` maps the first eight bytes
-//! of an id to the entries that may hold it, 15 bytes or so a row: 100 million
-//! chunks take 1.5 GB here. A look-up reads the map, then the entry, and
-//! compares the whole id.
+//! `packs` has a row for each entry, and `frames` one for each group of its
+//! frames: as many as fill some 2.5 KB, most of it ids. `runs`, `filters` and
+//! `blobs` are the map from ids to groups ([`super::map`]). A look-up asks the
+//! filters, reads a block of the map, then one group, and compares the whole id.
 //!
-//! Every row but those of `blobs` is closed by a hash, its number included, and
-//! each object says how many packs it has: a page that rotted shows. A row of
-//! `blobs` that rotted is like one that is not there; see [`super::Index::renew`].
+//! Every row but those of `blobs` is closed by a hash, its number included; each
+//! object says how many packs it has, and each pack how many groups: a page that
+//! rotted shows. A row of `blobs` that rotted is like one that is not there; see
+//! [`super::Index::renew`].
 
 use super::fault::Fault;
+use super::loaded::GroupNumber;
 use super::lock::{Hold, Lock, Part};
-use crate::error::{Error, Malformed, Result};
-use crate::format::index::{IndexObject, PackEntry, unpack};
-use crate::id::{BlobId, IndexName, PackName, SignerId};
-use crate::index::{EntryNumber, KnownObject, KnownPack};
+use super::map::{Map, Secret};
+use super::rows::sum;
+use crate::crypto::random;
+use crate::error::{Error, Result};
+use crate::index::EntryNumber;
 use crate::limits;
-use minicbor::decode::Decoder;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use std::collections::{HashMap, HashSet};
+use rusqlite::Connection;
+use std::collections::HashMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 const FILE: &str = "index.db";
 /// Stands beside a file that was found damaged while others may have had it open.
 const MARK: &str = "index.damaged";
+/// Rows of `frames` fill some 2.5 KB: of a page of 4 KiB they would waste a third.
+const PAGE_BYTES: i64 = 8 * 1024;
 const SCHEMA: &str = "
+    CREATE TABLE secret(no INTEGER PRIMARY KEY, secret BLOB NOT NULL, sum BLOB NOT NULL);
     CREATE TABLE objects(no INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE, signer BLOB NOT NULL, packs INTEGER NOT NULL,
         said BLOB NOT NULL, sum BLOB NOT NULL);
     CREATE TABLE packs(no INTEGER PRIMARY KEY AUTOINCREMENT, object INTEGER NOT NULL, name BLOB NOT NULL, size INTEGER NOT NULL,
-        sum BLOB NOT NULL, entry BLOB NOT NULL);
+        class INTEGER NOT NULL, first INTEGER NOT NULL, groups INTEGER NOT NULL, keys INTEGER NOT NULL, sum BLOB NOT NULL);
     CREATE INDEX packs_of_object ON packs(object);
-    CREATE TABLE blobs(key INTEGER NOT NULL, pack INTEGER NOT NULL, PRIMARY KEY(key, pack)) WITHOUT ROWID;
-    PRAGMA user_version = 2;";
+    CREATE INDEX packs_of_group ON packs(first);
+    CREATE TABLE frames(no INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, first INTEGER NOT NULL,
+        offset INTEGER NOT NULL, row BLOB NOT NULL);
+    CREATE TABLE runs(no INTEGER PRIMARY KEY AUTOINCREMENT, entries INTEGER NOT NULL, bits INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, sum BLOB NOT NULL);
+    CREATE TABLE filters(run INTEGER PRIMARY KEY, filter BLOB NOT NULL);
+    CREATE TABLE blobs(no INTEGER PRIMARY KEY, block BLOB NOT NULL);
+    PRAGMA user_version = 3;";
 /// Numbers of entries that were not in a damaged file, or not to be read there, begin here: no
 /// number may ever stand for two entries while a process remembers one.
 const RENEWED: EntryNumber = 1 << 40;
+/// The same for groups of frames.
+const RENEWED_GROUPS: GroupNumber = 1 << 31;
+/// Numbers of groups are kept in four bytes.
+const GROUPS_MAX: GroupNumber = 1 << 32;
 
 /// Stands for an object's entry of a pack.
-type EntryMark = [u8; 16];
+pub(super) type EntryMark = [u8; 16];
 
-fn entry_mark(object: &[u8; 32], pack: &[u8; 32]) -> EntryMark {
+pub(super) fn entry_mark(object: &[u8; 32], pack: &[u8; 32]) -> EntryMark {
     let mut hasher = blake3::Hasher::new();
     hasher.update(object).update(pack);
     let mut mark = [0; 16];
@@ -52,92 +67,21 @@ fn entry_mark(object: &[u8; 32], pack: &[u8; 32]) -> EntryMark {
     mark
 }
 
-/// Half a hash of a row's parts.
-fn sum(numbers: &[i64], parts: &[&[u8]]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for number in numbers {
-        hasher.update(&number.to_le_bytes());
-    }
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-    }
-    let mut out = [0; 16];
-    hasher.finalize_xof().fill(&mut out);
-    out
-}
-
 pub(super) struct Db {
-    connection: Connection,
+    pub(super) connection: Connection,
+    pub(super) map: Map,
     /// `None`: in a temporary file that SQLite has for itself.
     path: Option<PathBuf>,
     /// It was empty when it was opened: everything in it came from the store just now.
     fresh: bool,
     /// Numbers that entries had before.
-    numbers: HashMap<EntryMark, EntryNumber>,
+    pub(super) numbers: HashMap<EntryMark, EntryNumber>,
     /// Keeps others from removing the file. Dropped after the connection, which still writes as it closes.
     _held: Option<Lock>,
 }
 
 /// An opened database, and why it had to be made anew.
 pub(super) type Opened = (Db, Option<String>);
-
-/// A name's bytes: of a pack or an index object.
-type Name = [u8; 32];
-
-/// A row of `objects`.
-struct ObjectRow {
-    no: i64,
-    name: IndexName,
-    signer: SignerId,
-    packs: i64,
-    said: Vec<u8>,
-}
-
-impl ObjectRow {
-    fn sum(&self) -> [u8; 16] {
-        sum(&[self.no, self.packs], &[&self.name.0, &self.signer.0, &self.said])
-    }
-
-    /// What the object vouches for, and what it supersedes.
-    fn said(&self) -> Result<(&[Name], &[Name]), Fault> {
-        let cut = || Fault::damaged("an object's row cut short");
-        let (count, rest) = self.said.split_first_chunk::<8>().ok_or_else(cut)?;
-        let count = usize::try_from(u64::from_le_bytes(*count)).map_err(|_| cut())?;
-        let (names, []) = rest.as_chunks::<32>() else { return Err(cut()) };
-        names.split_at_checked(count).ok_or_else(cut)
-    }
-}
-
-fn said(object: &IndexObject) -> Vec<u8> {
-    let mut out = (object.vouched.len() as u64).to_le_bytes().to_vec();
-    out.extend(object.vouched.iter().flat_map(|name| name.0));
-    out.extend(object.supersedes.iter().flat_map(|name| name.0));
-    out
-}
-
-fn key(id: &BlobId) -> i64 {
-    let [a, b, c, d, e, f, g, h, ..] = id.0;
-    i64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// An entry as it is kept: compressed, and closed together with its number.
-fn pack_row(entry: &PackEntry) -> Result<Vec<u8>> {
-    let mut plain = Vec::new();
-    entry.write_to(&mut plain);
-    zstd::bulk::compress(&plain, 1).map_err(|e| Error::Invalid(format!("zstd failed on an index entry: {e}")))
-}
-
-fn entry_of(number: EntryNumber, row: &[u8]) -> Result<PackEntry, Malformed> {
-    let (packed, hash) = row.split_last_chunk::<16>().ok_or_else(|| Malformed::new("an entry cut short"))?;
-    if sum(&[number], &[packed]) != *hash {
-        return Err(Malformed::new("an entry whose hash does not match"));
-    }
-    PackEntry::read(&mut Decoder::new(&unpack(packed)?))
-}
-
-fn pack_sum(number: EntryNumber, object: i64, size: i64, name: &[u8; 32]) -> [u8; 16] {
-    sum(&[number, object, size], &[name])
-}
 
 impl Db {
     /// Opens the file in `folder`, for as long as this lives. A damaged one is made anew, but not
@@ -169,22 +113,24 @@ impl Db {
         drop(alone);
         // It may still be held by the copy of this process that starts another program, for a moment.
         let held = Some(Lock::wait(folder, Part::Index, Hold::Shared).map_err(held)?);
-        let (connection, fresh) = opened;
-        Ok((Self { connection, path: Some(path), fresh, numbers: HashMap::new(), _held: held }, why))
+        let Prepared { connection, map, fresh } = opened;
+        Ok((Self { connection, map, path: Some(path), fresh, numbers: HashMap::new(), _held: held }, why))
     }
 
     /// A database of this process's own. SQLite keeps it in memory as long as it is small, and then
     /// in a file without a name, below `TMPDIR` or `/var/tmp`: memory stays bounded.
     pub(super) fn private(numbers: HashMap<EntryMark, EntryNumber>) -> Result<Self> {
-        let make = || -> Result<Connection, Fault> {
+        let make = || -> Result<Prepared, Fault> {
             let connection = Connection::open("")?;
+            connection.pragma_update(None, "page_size", PAGE_BYTES)?;
             connection.pragma_update(None, "synchronous", "OFF")?;
-            let (connection, _) = prepare(connection)?;
-            connection.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('packs', ?1)", [RENEWED])?;
-            Ok(connection)
+            let prepared = prepare(connection)?;
+            let begin = "INSERT INTO sqlite_sequence(name, seq) VALUES ('packs', ?1), ('frames', ?2)";
+            prepared.connection.execute(begin, [RENEWED, RENEWED_GROUPS])?;
+            Ok(prepared)
         };
-        let connection = make().map_err(|e| local(None, e))?;
-        Ok(Self { connection, path: None, fresh: true, numbers, _held: None })
+        let Prepared { connection, map, .. } = make().map_err(|e| local(None, e))?;
+        Ok(Self { connection, map, path: None, fresh: true, numbers, _held: None })
     }
 
     /// True if no other process sees it.
@@ -195,6 +141,11 @@ impl Db {
     /// True if all it holds came from the store since it was opened.
     pub(super) fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// Where the numbers of its groups end.
+    pub(super) fn groups_max(&self) -> GroupNumber {
+        if self.is_private() { GROUPS_MAX } else { RENEWED_GROUPS }
     }
 
     /// Notes that the file is damaged: whoever is next to open it, and alone, makes it anew.
@@ -216,248 +167,14 @@ impl Db {
             objects.insert(row.no, row.name);
             Ok(())
         });
-        let _ = self.each_pack(|object, pack| {
-            if let Some(name) = objects.get(&object) {
-                numbers.insert(entry_mark(&name.0, &pack.name.0), pack.number);
+        let _ = self.each_pack(|pack| {
+            if let Some(name) = objects.get(&pack.object) {
+                numbers.insert(entry_mark(&name.0, &pack.name.0), pack.no);
             }
             Ok(())
         });
         numbers
     }
-
-    /// Goes through the rows of `objects`, as far as they are sound.
-    fn each_object(&self, mut take: impl FnMut(&ObjectRow) -> Result<(), Fault>) -> Result<(), Fault> {
-        let mut query = self.connection.prepare_cached("SELECT no, name, signer, packs, said, sum FROM objects")?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            let found = ObjectRow {
-                no: row.get(0)?,
-                name: IndexName(row.get(1)?),
-                signer: SignerId(row.get(2)?),
-                packs: row.get(3)?,
-                said: row.get(4)?,
-            };
-            if found.sum() != row.get::<_, [u8; 16]>(5)? {
-                return Err(Fault::damaged("an object's row whose hash does not match"));
-            }
-            take(&found)?;
-        }
-        Ok(())
-    }
-
-    /// Goes through the rows of `packs`, without their entries, as far as they are sound; gives each
-    /// with its object's number. Who signed them is not known here.
-    fn each_pack(&self, mut take: impl FnMut(i64, KnownPack) -> Result<(), Fault>) -> Result<(), Fault> {
-        let mut query = self.connection.prepare_cached("SELECT no, object, name, size, sum FROM packs")?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            let (number, object, size): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(3)?);
-            let name = PackName(row.get(2)?);
-            if pack_sum(number, object, size, &name.0) != row.get::<_, [u8; 16]>(4)? {
-                return Err(Fault::damaged("a pack's row whose hash does not match"));
-            }
-            take(object, KnownPack { number, name, size: size.unsigned_abs(), signer: SignerId([0; 32]) })?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn objects(&self) -> Result<Vec<KnownObject>, Fault> {
-        let mut found = Vec::new();
-        self.each_object(|row| {
-            found.push(KnownObject { name: row.name, signer: row.signer });
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    pub(super) fn add(
-        &mut self,
-        name: &IndexName,
-        signer: &SignerId,
-        object: &IndexObject,
-    ) -> Result<Vec<EntryNumber>, Fault> {
-        let rows = object.packs.iter().map(pack_row).collect::<Result<Vec<_>>>()?;
-        let t = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let known: Option<i64> =
-            t.query_row("SELECT no FROM objects WHERE name = ?1", [name.0], |row| row.get(0)).optional()?;
-        if let Some(known) = known {
-            let mut query = t.prepare_cached("SELECT no FROM packs WHERE object = ?1 ORDER BY no")?;
-            return Ok(query.query_map([known], |row| row.get(0))?.collect::<Result<_, _>>()?);
-        }
-        let no = t.query_row("SELECT coalesce(max(no), 0) + 1 FROM objects", [], |row| row.get(0))?;
-        let (packs, said) = (object.packs.len() as i64, said(object));
-        let row = ObjectRow { no, name: *name, signer: *signer, packs, said };
-        t.execute(
-            "INSERT INTO objects(no, name, signer, packs, said, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![no, name.0, signer.0, packs, row.said, row.sum()],
-        )?;
-        let numbers = add_packs(&t, &row, object, rows, &self.numbers)?;
-        t.commit()?;
-        Ok(numbers)
-    }
-
-    pub(super) fn remove(&mut self, names: &[IndexName]) -> Result<(), Fault> {
-        let names: HashSet<&IndexName> = names.iter().collect();
-        let mut objects = Vec::new();
-        self.each_object(|row| {
-            if names.contains(&row.name) {
-                objects.push(row.no);
-            }
-            Ok(())
-        })?;
-        let mut doomed = Vec::new();
-        {
-            let mut query = self.connection.prepare_cached("SELECT no FROM packs WHERE object = ?1")?;
-            for object in &objects {
-                for pack in query.query_map([object], |row| row.get(0))? {
-                    doomed.push(pack?);
-                }
-            }
-        }
-        let t = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for pack in doomed {
-            match entry_in(&t, pack)? {
-                None => {}
-                Some(Ok(entry)) => {
-                    let mut delete = t.prepare_cached("DELETE FROM blobs WHERE key = ?1 AND pack = ?2")?;
-                    for id in entry.directory.frames.iter().flat_map(|f| &f.ids) {
-                        delete.execute([key(id), pack])?;
-                    }
-                }
-                // Its ids are not known any more: look through all.
-                Some(Err(_)) => {
-                    t.execute("DELETE FROM blobs WHERE pack = ?1", [pack])?;
-                }
-            }
-            t.execute("DELETE FROM packs WHERE no = ?1", [pack])?;
-        }
-        for object in objects {
-            t.execute("DELETE FROM objects WHERE no = ?1", [object])?;
-        }
-        shrink(&t)?;
-        t.commit()?;
-        Ok(())
-    }
-
-    /// The entries that an object brought.
-    pub(super) fn packs_of(&self, name: &IndexName) -> Result<Vec<EntryNumber>, Fault> {
-        let mut query = self
-            .connection
-            .prepare_cached("SELECT no FROM packs WHERE object IN (SELECT no FROM objects WHERE name = ?1)")?;
-        let rows = query.query_map([name.0], |row| row.get(0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    pub(super) fn packs(&self) -> Result<Vec<KnownPack>, Fault> {
-        // Both tables as they were at one moment: others may be adding.
-        let moment = self.connection.unchecked_transaction()?;
-        let mut objects = HashMap::new();
-        self.each_object(|row| {
-            objects.insert(row.no, (row.signer, row.packs));
-            Ok(())
-        })?;
-        let mut found = Vec::new();
-        self.each_pack(|object, pack| {
-            let Some((signer, left)) = objects.get_mut(&object) else {
-                return Err(Fault::damaged("a pack's row without its object"));
-            };
-            *left -= 1;
-            found.push(KnownPack { signer: *signer, ..pack });
-            Ok(())
-        })?;
-        if objects.values().any(|(_, left)| *left != 0) {
-            return Err(Fault::damaged("rows of packs are gone"));
-        }
-        moment.commit()?;
-        Ok(found)
-    }
-
-    pub(super) fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>, Fault> {
-        let mut found = HashSet::new();
-        self.each_object(|row| {
-            if by.contains(&row.signer) {
-                found.extend(row.said()?.0.iter().map(|name| PackName(*name)));
-            }
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    pub(super) fn superseded(&self, by: &HashSet<SignerId>) -> Result<HashSet<IndexName>, Fault> {
-        let mut found = HashSet::new();
-        self.each_object(|row| {
-            if by.contains(&row.signer) {
-                found.extend(row.said()?.1.iter().map(|name| IndexName(*name)));
-            }
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
-    /// One entry; `None` if another process has dropped it meanwhile.
-    pub(super) fn entry(&self, number: EntryNumber) -> Result<Option<PackEntry>, Fault> {
-        entry_in(&self.connection, number)?.transpose().map_err(|e| Fault::Damaged(e.0))
-    }
-
-    pub(super) fn candidates(&self, id: &BlobId) -> Result<Vec<EntryNumber>, Fault> {
-        let mut query = self.connection.prepare_cached("SELECT pack FROM blobs WHERE key = ?1 ORDER BY pack")?;
-        Ok(query.query_map([key(id)], |row| row.get(0))?.collect::<Result<_, _>>()?)
-    }
-}
-
-fn entry_in(connection: &Connection, number: EntryNumber) -> Result<Option<Result<PackEntry, Malformed>>, Fault> {
-    let row: Option<Vec<u8>> = connection
-        .prepare_cached("SELECT entry FROM packs WHERE no = ?1")?
-        .query_row([number], |row| row.get(0))
-        .optional()?;
-    Ok(row.map(|row| entry_of(number, &row)))
-}
-
-/// Takes in an object's entries and their blobs; returns the entries' numbers.
-fn add_packs(
-    t: &Transaction<'_>,
-    of: &ObjectRow,
-    object: &IndexObject,
-    rows: Vec<Vec<u8>>,
-    before: &HashMap<EntryMark, EntryNumber>,
-) -> Result<Vec<EntryNumber>, Fault> {
-    let last =
-        t.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'packs'", [], |row| row.get(0)).optional()?;
-    let mut next: EntryNumber = last.unwrap_or(0) + 1;
-    let mut numbers = Vec::with_capacity(rows.len());
-    let mut keys = Vec::with_capacity(super::blobs_of(&object.packs));
-    for (entry, mut row) in object.packs.iter().zip(rows) {
-        // An object may name a pack twice: only one of the two has the number from before.
-        let before = before.get(&entry_mark(&of.name.0, &entry.name.0)).filter(|number| !numbers.contains(*number));
-        let number = before.copied().unwrap_or(next);
-        if number == next {
-            next += 1;
-        }
-        let closed = sum(&[number], &[&row]);
-        row.extend_from_slice(&closed);
-        let size = entry.size as i64;
-        t.prepare_cached("INSERT INTO packs(no, object, name, size, sum, entry) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![number, of.no, entry.name.0, size, pack_sum(number, of.no, size, &entry.name.0), row])?;
-        numbers.push(number);
-        let ids = entry.directory.frames.iter().flat_map(|f| &f.ids);
-        keys.extend(ids.map(|id| (key(id), number)));
-    }
-    keys.sort_unstable();
-    let mut insert = t.prepare_cached("INSERT OR IGNORE INTO blobs(key, pack) VALUES (?1, ?2)")?;
-    for (key, pack) in keys {
-        insert.execute([key, pack])?;
-    }
-    Ok(numbers)
-}
-
-/// Gives pages back once many are free: what was removed must not fill the disk for ever.
-fn shrink(t: &Transaction<'_>) -> Result<(), Fault> {
-    let count = |pragma| t.query_row(pragma, [], |row| row.get::<_, i64>(0));
-    let (free, all) = (count("PRAGMA freelist_count")?, count("PRAGMA page_count")?);
-    if free >= limits::LOCAL_FREE_PAGES && free >= all / 4 {
-        t.pragma(None, "incremental_vacuum", 0, |_| Ok(()))?;
-    }
-    Ok(())
 }
 
 /// Removes the file and what SQLite keeps beside it; the mark goes last, so that a crash in between
@@ -485,11 +202,19 @@ pub fn open_private_file(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The database, and whether it was empty.
-fn connect(path: &Path) -> Result<(Connection, bool), Fault> {
+/// A database that is open.
+struct Prepared {
+    connection: Connection,
+    map: Map,
+    /// It was empty.
+    fresh: bool,
+}
+
+fn connect(path: &Path) -> Result<Prepared, Fault> {
     open_private_file(path).map_err(|e| Fault::Unusable(e.to_string()))?;
     let connection = Connection::open(path)?;
-    // Before anything is written: it cannot be changed later.
+    // Before anything is written: neither can be changed later.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.busy_timeout(Duration::from_secs(60))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -498,20 +223,29 @@ fn connect(path: &Path) -> Result<(Connection, bool), Fault> {
     prepare(connection)
 }
 
-fn prepare(connection: Connection) -> Result<(Connection, bool), Fault> {
-    connection.pragma_update(None, "cache_size", -16 * 1024)?;
-    connection.set_prepared_statement_cache_capacity(32);
+fn prepare(connection: Connection) -> Result<Prepared, Fault> {
+    connection.pragma_update(None, "cache_size", -limits::INDEX_PAGES_KIB)?;
+    connection.set_prepared_statement_cache_capacity(64);
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let fresh = version == 0;
     match version {
-        VERSION => Ok((connection, false)),
+        VERSION => {}
         0 => {
+            let secret: Secret = random::bytes()?;
             connection.execute_batch("BEGIN IMMEDIATE")?;
             connection.execute_batch(SCHEMA)?;
+            connection.execute("INSERT INTO secret VALUES (1, ?1, ?2)", (secret, sum(&[], &[&secret])))?;
             connection.execute_batch("COMMIT")?;
-            Ok((connection, true))
         }
-        _ => Err(Fault::Foreign),
+        _ => return Err(Fault::Foreign),
     }
+    let (secret, hash): (Secret, [u8; 16]) =
+        connection
+            .query_row("SELECT secret, sum FROM secret WHERE no = 1", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if sum(&[], &[&secret]) != hash {
+        return Err(Fault::damaged("a secret whose hash does not match"));
+    }
+    Ok(Prepared { connection, map: Map::new(&secret), fresh })
 }
 
 fn local(path: Option<&Path>, fault: Fault) -> Error {

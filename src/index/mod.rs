@@ -4,10 +4,15 @@
 //! so. It holds no names of files and no plaintext, and it never touches the
 //! store: whoever opens it brings a [`Keeper`] that does.
 
+mod content;
 mod db;
 mod fault;
+mod filter;
 mod loaded;
 pub mod lock;
+mod map;
+mod recent;
+mod rows;
 
 pub use db::{open_private_file, remove_files};
 pub use fault::is_damage;
@@ -19,6 +24,8 @@ use crate::id::{BlobId, IndexName, PackName, SignerId};
 use crate::limits;
 use db::Db;
 use fault::Fault;
+use loaded::{Group, GroupNumber};
+use recent::Recent;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,16 +57,24 @@ pub struct KnownPack {
     pub signer: SignerId,
 }
 
-/// Packs that a thread met last; most blobs of a stream lie where the one before lay.
+/// Frames that a thread met last; most blobs of a stream lie where the one before lay, or behind it.
 #[derive(Default)]
-pub struct Hint(VecDeque<Arc<PackMap>>);
+pub struct Hint(VecDeque<Arc<Group>>);
 
 const HINTS: usize = 4;
 
+impl Hint {
+    fn keep(&mut self, group: Arc<Group>) {
+        if self.0.len() == HINTS {
+            self.0.pop_back();
+        }
+        self.0.push_front(group);
+    }
+}
+
 struct Cache {
-    packs: HashMap<EntryNumber, (Arc<PackMap>, u64)>,
-    blobs: usize,
-    tick: u64,
+    groups: Recent<Group>,
+    packs: Recent<PackMap>,
 }
 
 /// What befell the index on this machine.
@@ -124,7 +139,8 @@ impl Index {
     }
 
     fn over(db: Db) -> Self {
-        let cache = Cache { packs: HashMap::new(), blobs: 0, tick: 0 };
+        let max = limits::INDEX_CACHE_BLOBS;
+        let cache = Cache { groups: Recent::new(max), packs: Recent::new(max) };
         Self {
             db: Mutex::new(db),
             cache: Mutex::new(cache),
@@ -193,7 +209,10 @@ impl Index {
     /// # Errors
     /// [`crate::error::Error::Local`], as every call here; with a [`Keeper`], the store's.
     pub fn objects(&self) -> Result<Vec<KnownObject>> {
-        self.ask(|db| db.objects())
+        self.ask(|db| {
+            db.catch_up()?;
+            db.objects()
+        })
     }
 
     /// Takes in an object's entries, and returns their numbers; once is enough, and twice does no harm.
@@ -211,8 +230,8 @@ impl Index {
     pub fn remove(&self, names: &[IndexName]) -> Result<()> {
         self.ask(|db| db.remove(names))?;
         let mut cache = lock(&self.cache);
+        cache.groups.clear();
         cache.packs.clear();
-        cache.blobs = 0;
         Ok(())
     }
 
@@ -229,7 +248,10 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn packs(&self) -> Result<Vec<KnownPack>> {
-        self.ask(|db| db.packs())
+        self.ask(|db| {
+            db.catch_up()?;
+            db.packs()
+        })
     }
 
     /// Packs that the given signers vouch for.
@@ -253,38 +275,24 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn pack(&self, number: EntryNumber) -> Result<Option<Arc<PackMap>>> {
-        if let Some(pack) = self.cached(number) {
+        if let Some(pack) = lock(&self.cache).packs.get(number) {
             return Ok(Some(pack));
         }
-        let Some(entry) = self.ask(|db| db.entry(number))? else { return Ok(None) };
-        let pack = Arc::new(PackMap::new(number, &entry));
-        self.keep(&pack);
+        let Some(pack) = self.ask(|db| db.entry(number))? else { return Ok(None) };
+        let pack = Arc::new(pack);
+        lock(&self.cache).packs.keep(number, &pack, pack.blobs());
         Ok(Some(pack))
     }
 
-    fn cached(&self, number: EntryNumber) -> Option<Arc<PackMap>> {
-        let mut cache = lock(&self.cache);
-        cache.tick += 1;
-        let tick = cache.tick;
-        cache.packs.get_mut(&number).map(|(pack, used)| {
-            *used = tick;
-            Arc::clone(pack)
-        })
-    }
-
-    fn keep(&self, pack: &Arc<PackMap>) {
-        let mut cache = lock(&self.cache);
-        cache.tick += 1;
-        let tick = cache.tick;
-        if cache.packs.insert(pack.number, (Arc::clone(pack), tick)).is_none() {
-            cache.blobs += pack.blobs();
+    /// One group of frames; `None` if its pack was dropped meanwhile.
+    fn group(&self, number: GroupNumber) -> Result<Option<Arc<Group>>> {
+        if let Some(group) = lock(&self.cache).groups.get(number) {
+            return Ok(Some(group));
         }
-        while cache.blobs > limits::INDEX_CACHE_BLOBS && cache.packs.len() > 1 {
-            let oldest = cache.packs.iter().min_by_key(|(_, (_, used))| *used).map(|(number, _)| *number);
-            if let Some((gone, _)) = oldest.and_then(|number| cache.packs.remove(&number)) {
-                cache.blobs -= gone.blobs();
-            }
-        }
+        let Some(group) = self.ask(|db| db.group(number))? else { return Ok(None) };
+        let group = Arc::new(group);
+        lock(&self.cache).groups.keep(number, &group, group.blobs());
+        Ok(Some(group))
     }
 
     /// Every copy of a blob, those that rest on the fewest others first.
@@ -292,17 +300,22 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn copies(&self, id: &BlobId) -> Result<Vec<BlobCopy>> {
+        self.known_copies(id, true)
+    }
+
+    /// The same; what others have added since this process looked last is found only if `surely`.
+    fn known_copies(&self, id: &BlobId, surely: bool) -> Result<Vec<BlobCopy>> {
         loop {
             let made = self.made.load(Ordering::Acquire);
-            let numbers = self.ask(|db| db.candidates(id))?;
+            let groups = self.ask(|db| db.look_up(id, surely, |number| lock(&self.cache).groups.get(number)))?;
             let mut found = Vec::new();
-            for number in numbers {
-                let Some(pack) = self.pack(number)? else { continue };
-                found.extend(BlobCopy::in_pack(&pack, id));
+            for group in groups {
+                found.extend(group.copies(id));
+                lock(&self.cache).groups.keep(group.number, &group, group.blobs());
             }
             // Plain copies first: they rest on nothing.
-            found.sort_by_key(|copy| copy.frame().depth);
-            // Numbers that a damaged file gave may stand for nothing in the one that took its place.
+            found.sort_by_key(|copy| (copy.frame().depth, copy.group().number));
+            // Numbers that a damaged file gave stand for nothing in the one that took its place.
             if self.made.load(Ordering::Acquire) == made {
                 return Ok(found);
             }
@@ -310,6 +323,8 @@ impl Index {
     }
 
     /// A copy of a blob in a pack that `counts` accepts; looks first where the last ones were found.
+    /// What another process added since this one last asked for objects or packs may be missed: for
+    /// whoever stores, it does not count anyway.
     ///
     /// # Errors
     /// See [`Index::objects`].
@@ -320,26 +335,40 @@ impl Index {
         counts: impl Fn(&BlobCopy) -> Result<bool>,
     ) -> Result<Option<BlobCopy>> {
         for at in 0..hint.0.len() {
-            let pack = &hint.0[at];
-            // There may be a plain copy elsewhere.
-            let plain = BlobCopy::in_pack(pack, id).filter(|copy| copy.frame().depth == 0);
+            // There may be a plain copy elsewhere: another one will not do.
+            let plain = hint.0[at].plain_copy(id);
             if let Some(copy) = plain
                 && counts(&copy)?
             {
                 if at > 0 {
                     hint.0.swap(0, at);
                 }
+                self.look_ahead(&copy, hint)?;
                 return Ok(Some(copy));
             }
         }
-        let found = first(self.copies(id)?, &counts)?;
+        let found = first(self.known_copies(id, false)?, &counts)?;
         if let Some(copy) = &found {
-            if hint.0.len() == HINTS {
-                hint.0.pop_back();
+            if let Some(at) = hint.0.iter().position(|group| group.number == copy.group().number) {
+                hint.0.swap(0, at);
+            } else {
+                hint.keep(Arc::clone(copy.group()));
             }
-            hint.0.push_front(copy.shared());
+            self.look_ahead(copy, hint)?;
         }
         Ok(found)
+    }
+
+    /// Where a stream has come to the end of a group, it goes on in the next one.
+    fn look_ahead(&self, copy: &BlobCopy, hint: &mut Hint) -> Result<()> {
+        let next = copy.group().number + 1;
+        if copy.is_last()
+            && hint.0.iter().all(|group| group.number != next)
+            && let Some(group) = self.group(next)?
+        {
+            hint.keep(group);
+        }
+        Ok(())
     }
 
     /// A copy of a blob that must be there, and that `counts` accepts: where the file knows none, the

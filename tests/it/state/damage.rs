@@ -18,10 +18,19 @@ fn is_database(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "db")
 }
 
+/// The length of a database's pages; 4096 of what is none.
+fn page_len(bytes: &[u8]) -> usize {
+    match bytes {
+        [b'S', b'Q', ..] if bytes.len() > 18 => usize::from(bytes[16]) << 8 | usize::from(bytes[17]),
+        _ => 4096,
+    }
+}
+
 /// Flips a bit in each page but the first, where the schema is.
 fn rot(path: &Path, every: usize) -> bool {
     change(path, |bytes| {
-        for (n, page) in bytes.chunks_mut(4096).enumerate().skip(1) {
+        let page = page_len(bytes);
+        for (n, page) in bytes.chunks_mut(page).enumerate().skip(1) {
             for at in (n * 37 % every..page.len()).step_by(every) {
                 page[at] ^= 1 << (at % 8);
             }
@@ -44,24 +53,34 @@ const FAULTS: &[(&str, Befall)] = &[
         true
     }),
     ("zeros behind the first page", |p| {
-        change(p, |bytes| bytes.iter_mut().skip(4096).for_each(|b| *b = 0));
+        change(p, |bytes| {
+            let page = page_len(bytes);
+            bytes.iter_mut().skip(page).for_each(|b| *b = 0);
+        });
         is_database(p)
     }),
-    ("a bit of every page", |p| rot(p, 4096)),
+    ("a bit of every page", |p| rot(p, 16_384)),
     ("bits everywhere", |p| rot(p, 61)),
     ("a newer version", |p| is_database(p) && sql(p, "PRAGMA user_version = 1000")),
     ("an older version", |p| is_database(p) && sql(p, "PRAGMA user_version = 1")),
     ("other tables", |p| is_database(p) && sql(p, "DROP TABLE rows; CREATE TABLE rows(x)")),
-    ("entries that rotted", |p| is_database(p) && sql(p, "UPDATE packs SET entry = zeroblob(length(entry))")),
-    ("entries that are others", |p| {
-        is_database(p) && sql(p, "UPDATE packs SET entry = (SELECT entry FROM packs ORDER BY no LIMIT 1)")
+    ("frames that rotted", |p| is_database(p) && sql(p, "UPDATE frames SET row = zeroblob(length(row))")),
+    ("frames that are others", |p| {
+        is_database(p) && sql(p, "UPDATE frames SET row = (SELECT row FROM frames ORDER BY no LIMIT 1)")
     }),
+    ("frames that are gone", |p| is_database(p) && sql(p, "DELETE FROM frames WHERE no = 2")),
+    ("filters that rotted", |p| is_database(p) && sql(p, "UPDATE filters SET filter = zeroblob(length(filter))")),
+    ("runs that are gone", |p| is_database(p) && sql(p, "DELETE FROM runs WHERE no = 1")),
+    ("a secret that rotted", |p| is_database(p) && sql(p, "UPDATE secret SET secret = zeroblob(32)")),
     ("names that rotted", |p| is_database(p) && sql(p, "UPDATE packs SET name = zeroblob(32)")),
     ("sizes that rotted", |p| is_database(p) && sql(p, "UPDATE packs SET size = size + 1")),
     ("rows that are gone", |p| is_database(p) && sql(p, "DELETE FROM packs WHERE no = 2")),
     ("blobs that are gone", |p| is_database(p) && sql(p, "DELETE FROM blobs")),
-    ("some blobs that are gone", |p| is_database(p) && sql(p, "DELETE FROM blobs WHERE key % 3 = 0")),
-    ("blobs that lie elsewhere", |p| is_database(p) && sql(p, "UPDATE OR IGNORE blobs SET pack = pack % 2 + 1")),
+    ("some blobs that are gone", |p| is_database(p) && sql(p, "DELETE FROM blobs WHERE no % 2 = 0")),
+    ("blobs that rotted", |p| is_database(p) && sql(p, "UPDATE blobs SET block = zeroblob(length(block))")),
+    ("blobs that lie elsewhere", |p| {
+        is_database(p) && sql(p, "UPDATE blobs SET block = (SELECT block FROM blobs ORDER BY no DESC LIMIT 1)")
+    }),
     ("objects that are gone", |p| is_database(p) && sql(p, "DELETE FROM objects")),
     ("signers that rotted", |p| is_database(p) && sql(p, "UPDATE objects SET signer = zeroblob(32)")),
     ("later beginnings", |p| is_database(p) && sql(p, "UPDATE versions SET seconds = seconds + 1000000")),
@@ -150,7 +169,7 @@ fn damaged_small_files_change_nothing() {
 #[test]
 fn a_damaged_index_is_told_once_and_then_made_again() {
     let kept = Kept::new();
-    assert!(sql(&kept.cache().join("index.db"), "UPDATE packs SET entry = zeroblob(40)"));
+    assert!(sql(&kept.cache().join("index.db"), "UPDATE frames SET row = zeroblob(40)"));
     let told = kept.expect_restored(&[]);
     let folder = kept.cache().to_string_lossy().into_owned();
     assert!(told.starts_with("warning: ") && told.contains(&folder) && warnings(&told) == 1, "{told}");

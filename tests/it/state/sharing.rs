@@ -152,7 +152,7 @@ fn an_index_damaged_under_a_running_snapshot_harms_neither_it_nor_others() {
     let whole = noise("stream", 6_000_000);
     let running = waiting(place, &whole[..2_000_000]);
     let file = kept.cache().join("index.db");
-    rusqlite::Connection::open(&file).unwrap().execute_batch("UPDATE packs SET entry = zeroblob(20)").unwrap();
+    rusqlite::Connection::open(&file).unwrap().execute_batch("UPDATE frames SET row = zeroblob(20)").unwrap();
     let inode = |path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
     let before = inode(&file);
     // Each of them finds it damaged, and goes without it: the running one still has it open.
