@@ -115,8 +115,8 @@ pub const INDEX_ROW_BYTES: usize = 2560;
 /// Runs of the index's map are not merged into one of more blobs: that is the longest that one
 /// addition takes.
 pub const INDEX_RUN_BLOBS: u64 = 32 * 1024 * 1024;
-/// Filters of the index's map that are kept in memory, bytes: those of 80 million blobs.
-pub const INDEX_FILTER_BYTES: i64 = 128 * 1024 * 1024;
+/// Filters of the index's map that are kept in memory, bytes: those of 130 million blobs.
+pub const INDEX_FILTER_BYTES: i64 = 192 * 1024 * 1024;
 /// zstd level of frames: level 1 on frames of 1 MiB packs as well as level 3 on single chunks, at
 /// less cost.
 pub const ZSTD_LEVEL: i32 = 1;
