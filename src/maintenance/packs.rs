@@ -261,8 +261,12 @@ impl<'r> Batch<'r> {
                 return Ok(());
             };
             monitor.event(Event::Bytes(planned.frame().stored.into()));
+            let mut hashed = 0;
             let problem = match plain {
-                Ok(plain) => wrong_blob(repo, planned, blobs, plain),
+                Ok(plain) => {
+                    hashed = blobs.len() as u64;
+                    wrong_blob(repo, planned, blobs, plain)
+                }
                 Err(e) if object_of(&e).0 != repo.names().pack(&planned.pack()) => {
                     let mut result = results[*at].lock().unwrap_or_else(PoisonError::into_inner);
                     result.resting.insert((planned.entry(), planned.number()), object_of(&e).0);
@@ -271,7 +275,7 @@ impl<'r> Batch<'r> {
                 Err(e) => Some(object_of(&e).1),
             };
             let mut result = results[*at].lock().unwrap_or_else(PoisonError::into_inner);
-            result.blobs += blobs.len() as u64;
+            result.blobs += hashed;
             if let Some(why) = problem {
                 result.problems.push(Problem { why, entry: Some(planned.entry()) });
                 result.bad_frames.entry(planned.entry()).or_default().insert(planned.number());

@@ -201,7 +201,7 @@ fn with_room(packed: &[u8]) -> Vec<u8> {
 pub struct Decompressor {
     zstd: zstd::bulk::Decompressor<'static>,
     /// For delta frames: to make one takes as long as to decode a small frame.
-    delta: DCtx<'static>,
+    delta: Option<DCtx<'static>>,
     plain: Vec<u8>,
 }
 
@@ -211,12 +211,8 @@ impl Decompressor {
     /// # Errors
     /// [`Error::Invalid`] where memory is short.
     pub fn new() -> Result<Self> {
-        let short = || no_context(std::io::ErrorKind::OutOfMemory.into());
-        Ok(Self {
-            zstd: zstd::bulk::Decompressor::new().map_err(no_context)?,
-            delta: DCtx::try_create().ok_or_else(short)?,
-            plain: Vec::new(),
-        })
+        let zstd = zstd::bulk::Decompressor::new().map_err(no_context)?;
+        Ok(Self { zstd, delta: None, plain: Vec::new() })
     }
 
     fn zstd(&mut self, packed: &[u8], len: usize) -> Result<&[u8], Malformed> {
@@ -239,7 +235,8 @@ impl Decompressor {
             context.ref_prefix(bases).map_err(zstd)?;
             context.decompress(&mut self.plain, packed).map_err(zstd)?;
         } else {
-            self.delta.decompress_using_dict(&mut self.plain, packed, bases).map_err(zstd)?;
+            let context = self.delta.get_or_insert_with(DCtx::create);
+            context.decompress_using_dict(&mut self.plain, packed, bases).map_err(zstd)?;
         }
         if self.plain.len() != len {
             return Err(Malformed::new("decodes to another length"));

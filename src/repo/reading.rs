@@ -12,7 +12,7 @@
 use super::Repository;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
-use crate::format::pack::Frame;
+use crate::format::pack::{BlobKind, Frame};
 use crate::id::{BlobId, PackName};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
@@ -178,10 +178,12 @@ impl Reading {
                 }
             }
             drop(tx);
-            workers.into_iter().fold(Ok(()), |outcome, worker| {
+            let mut outcome = Ok(());
+            for worker in workers {
                 let ended = worker.join().unwrap_or_else(|_| Err(Error::Invalid("a reading thread panicked".into())));
-                outcome.and(ended)
-            })
+                outcome = outcome.and(ended);
+            }
+            outcome
         })
     }
 
@@ -394,7 +396,7 @@ impl Run<'_> {
         decompressor: &'d mut Decompressor,
     ) -> Result<&'d [u8]> {
         let planned = self.planned(number);
-        let bases = self.bases(planned)?;
+        let bases = self.bases(planned, decompressor)?;
         let key = self.repo.pack_key(planned.entry, &planned.pack)?;
         let bytes = sealed.frame(number, planned, || {
             let bytes =
@@ -405,7 +407,27 @@ impl Run<'_> {
             .map_err(|e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number)))
     }
 
-    fn bases(&self, planned: &Planned) -> Result<Vec<u8>> {
+    /// A base frame that another thread has not come to yet, or that was not kept: decoded here as well, and
+    /// kept for all that rest on it.
+    fn again(&self, number: FrameNumber, decompressor: &mut Decompressor) -> Result<()> {
+        let mut alone = Sealed { spans: Vec::new(), of: HashMap::new() };
+        let plain = self.decode(number, &mut alone, decompressor)?;
+        self.lock().keep(number, plain);
+        Ok(())
+    }
+
+    /// A base that hashes to its id, if it can be had from its frame in the plan.
+    fn planned_base(&self, kind: BlobKind, base: &Base, decompressor: &mut Decompressor) -> Option<Arc<[u8]>> {
+        let mut kept = self.lock().get(base);
+        if kept.is_none() {
+            // What is wrong with it is told by whoever gets it by its id.
+            self.again(base.frame, decompressor).ok()?;
+            kept = self.lock().get(base);
+        }
+        kept.filter(|blob| self.repo.id_keys().blob_id(kind, blob) == base.id)
+    }
+
+    fn bases(&self, planned: &Planned, decompressor: &mut Decompressor) -> Result<Vec<u8>> {
         let len: usize = planned.bases.iter().map(|base| base.len as usize).sum();
         if len > limits::FRAME_BASE_PLAIN_MAX {
             let why = format!("frame {} rests on more than any frame may", planned.number);
@@ -413,12 +435,9 @@ impl Run<'_> {
         }
         let mut plain = Vec::with_capacity(len);
         for base in &planned.bases {
-            let kept = self.lock().get(base);
-            match kept {
-                Some(blob) if self.repo.id_keys().blob_id(planned.frame.kind, &blob) == base.id => {
-                    plain.extend_from_slice(&blob);
-                }
-                _ => plain.extend_from_slice(&self.repo.base(&planned.frame, &base.id)?),
+            match self.planned_base(planned.frame.kind, base, decompressor) {
+                Some(blob) => plain.extend_from_slice(&blob),
+                None => plain.extend_from_slice(&self.repo.base(&planned.frame, &base.id)?),
             }
         }
         Ok(plain)
