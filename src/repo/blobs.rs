@@ -69,6 +69,13 @@ impl FrameCache {
 }
 
 impl Repository {
+    /// The same with a cache of at most `bytes` of decoded frames (and one frame at the least).
+    #[must_use]
+    pub fn with_frame_cache(mut self, bytes: usize) -> Self {
+        self.frames = FrameCache::new(bytes);
+        self
+    }
+
     /// The opened data key of the pack that an entry names.
     ///
     /// # Errors
