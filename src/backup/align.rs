@@ -138,7 +138,10 @@ impl<'r> Align<'r> {
     }
 
     fn fill(&mut self) -> Result<()> {
-        while !self.ended && self.window.len() < limits::ALIGN_WINDOW {
+        // What confirms a place at the very end stands behind it. The old stream comes near by steps: without
+        // this one more, every place that it came to would be such an end.
+        let most = limits::ALIGN_WINDOW + usize::from(self.far.is_some());
+        while !self.ended && self.window.len() < most {
             match self.old.next().transpose()? {
                 None => self.ended = true,
                 Some(extent) => {
@@ -150,5 +153,160 @@ impl<'r> Align<'r> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::repository;
+    use super::*;
+    use crate::format::content::Content;
+    use crate::repo::Repository;
+    use crate::snapshot::leaves;
+    use std::ops::Range;
+
+    /// Each blob stands for so many bytes.
+    const LEN: u64 = 10;
+
+    fn id(n: u32) -> BlobId {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_le_bytes());
+        BlobId(id)
+    }
+
+    fn number(id: &BlobId) -> u32 {
+        id.0[..4].try_into().map(u32::from_le_bytes).unwrap()
+    }
+
+    /// A stream of these blobs, and nothing that was met of it.
+    fn old(repo: &Repository, blobs: impl IntoIterator<Item = u32>) -> Align<'_> {
+        let extents = blobs.into_iter().map(|n| Extent { id: Some(id(n)), len: LEN }).collect();
+        Align::new(leaves(repo, &Content { level: 0, extents }))
+    }
+
+    impl Align<'_> {
+        /// What a stored blob ends, by numbers.
+        fn met(&mut self, n: u32) -> Option<Vec<u32>> {
+            self.meet(&id(n), true).unwrap().map(|run| run.iter().map(number).collect())
+        }
+
+        /// A blob that the old stream does not have.
+        fn new_blob(&mut self) {
+            assert_eq!(self.meet(&id(u32::MAX), false).unwrap(), None);
+        }
+
+        fn guessed(&mut self, blobs: u64) -> Vec<u32> {
+            self.guess(blobs * LEN).iter().map(number).collect()
+        }
+    }
+
+    /// What each blob of a new stream of letters ends of an old one; `-` for those that end nothing. What
+    /// the old one has is stored.
+    fn held(old_one: &str, new: &str) -> Vec<String> {
+        let repo = repository();
+        let mut align = old(&repo, old_one.chars().map(u32::from));
+        let ended = new.chars().map(|c| {
+            let run = align.meet(&id(c.into()), old_one.contains(c)).unwrap();
+            run.map_or("-".into(), |run| run.iter().map(|id| char::from_u32(number(id)).unwrap()).collect())
+        });
+        ended.collect()
+    }
+
+    #[test]
+    fn what_stands_between_two_blobs_of_both_is_replaced() {
+        assert_eq!(held("abc", "abc"), ["", "", ""]);
+        assert_eq!(held("abcd", "abXcd"), ["", "", "-", "", ""], "an insertion replaces nothing");
+        assert_eq!(held("abcd", "ad"), ["", "bc"], "a deletion");
+        assert_eq!(held("abcde", "aXYde"), ["", "-", "-", "bc", ""], "a replacement");
+        assert_eq!(held("abc", "Xc"), ["-", "ab"], "at the beginning");
+        assert_eq!(held("abc", "aX"), ["", "-"], "at the end nobody says what is replaced");
+        assert_eq!(held("", "X"), ["-"]);
+        assert_eq!(held("abcdef", "adefbc"), ["", "bc", "", "", "-", "-"], "a part that moved back is not ahead");
+    }
+
+    #[test]
+    fn blobs_that_repeat_lead_nowhere() {
+        assert_eq!(held("a000b", "a000b"), ["", "", "", "", ""]);
+        assert_eq!(held("a000b", "a00000b"), ["", "", "", "", "-", "-", ""], "more of them");
+        assert_eq!(held("a000b", "a0b"), ["", "", "00"], "fewer");
+        assert_eq!(held("a0b0c", "aX0c"), ["", "-", "", "b0"], "the first of them that is ahead");
+    }
+
+    #[test]
+    fn a_jump_is_believed_once_the_next_blob_confirms_it() {
+        let repo = repository();
+        let mut align = old(&repo, 0..1000);
+        assert_eq!(align.met(0), Some(vec![]));
+        // Near enough by itself, and then one further than that.
+        let near = NEAR as u32 + 1;
+        assert_eq!(align.met(near), Some((1..near).collect()));
+        assert_eq!(align.met(near + 2 + NEAR as u32), None);
+        assert_eq!(align.met(near + 1), Some(vec![]), "nothing was skipped");
+        assert_eq!(align.met(500), None);
+        assert_eq!(align.met(700), None);
+        assert_eq!(align.met(701), Some((near + 2..700).collect()));
+        assert_eq!(align.met(702), Some(vec![]));
+        assert_eq!(align.met(900), None);
+        align.new_blob();
+        assert_eq!(align.met(901), None, "a confirmation must follow at once");
+    }
+
+    #[test]
+    fn a_deletion_longer_than_the_window_is_gone_through() {
+        let repo = repository();
+        let window = limits::ALIGN_WINDOW as u32;
+        let mut align = old(&repo, 0..6 * window);
+        assert_eq!(align.met(0), Some(vec![]));
+        let begin = 2 * window;
+        let caught = (begin..6 * window).find(|n| align.met(*n).is_some()).unwrap();
+        // The old stream goes on two for each one of the new, from one window behind.
+        assert!(caught <= begin + window + 3 * STRAY, "{caught}");
+        assert_eq!(align.met(caught + 1), Some(vec![]));
+        assert_eq!(align.met(caught + 3), Some(vec![caught + 2]));
+        // What is stored and stands nowhere in it does not leave the old stream behind.
+        let mut align = old(&repo, 0..100);
+        assert_eq!(align.met(0), Some(vec![]));
+        (0..2 * STRAY).for_each(|n| assert_eq!(align.met(5000 + n), None));
+        assert_eq!(align.met(5), Some((1..5).collect()), "its end is in sight");
+    }
+
+    #[test]
+    fn a_stream_that_is_new_from_end_to_end_goes_along_the_old_one() {
+        let repo = repository();
+        let end = 3 * limits::ALIGN_WINDOW as u32;
+        let mut align = old(&repo, 0..end);
+        let mut at = 0;
+        while at < end - 100 {
+            align.new_blob();
+            let expected: Range<u32> = at..at + 50;
+            assert_eq!(align.guessed(50), expected.clone().collect::<Vec<_>>());
+            at = expected.end;
+        }
+        // What both have is found beyond the guess, and what was guessed is not replaced twice.
+        assert_eq!(align.met(at + 10), Some((at..at + 10).collect()));
+        align.new_blob();
+        assert_eq!(align.guessed(5), (at + 11..at + 16).collect::<Vec<_>>());
+        assert_eq!(align.met(at + 13), Some(vec![]), "inside of what was guessed");
+        assert_eq!(align.guessed(2), [at + 14, at + 15], "from where both are");
+        align.new_blob();
+        let left: Vec<u32> = (at + 16..end).collect();
+        assert_eq!(align.guessed(1000), left, "no more than there is");
+        assert_eq!(align.guessed(1000), [0; 0]);
+    }
+
+    #[test]
+    fn holes_are_no_blobs_and_count_by_their_length() {
+        let repo = repository();
+        let blob = |n| Extent { id: Some(id(n)), len: LEN };
+        let hole = Extent { id: None, len: 1000 };
+        let content = Content { level: 0, extents: vec![blob(0), hole, blob(1), hole, blob(2)] };
+        let mut align = Align::new(leaves(&repo, &content));
+        assert_eq!(align.met(0), Some(vec![]));
+        assert_eq!(align.met(2), Some(vec![1]));
+        let mut align = Align::new(leaves(&repo, &content));
+        align.new_blob();
+        assert_eq!(align.guessed(1), [0]);
+        assert_eq!(align.guessed(90), [0; 0], "the hole is as long");
+        assert_eq!(align.guessed(1), [1]);
     }
 }

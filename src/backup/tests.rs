@@ -19,7 +19,8 @@ use crate::store::Memory;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-fn repository() -> Repository {
+/// An empty repository.
+pub(super) fn repository() -> Repository {
     let store = Arc::new(Memory::default());
     let clock = Arc::new(SystemClock::default());
     let key = || KeyFile(Zeroizing::new([7; 32]));
