@@ -72,21 +72,21 @@ impl Counting {
         Ok(counts)
     }
 
-    /// Depths strictly descend: no circle makes itself count.
+    /// Depths strictly descend: no circle makes itself count. Nor does what no reader takes.
     fn bases_count(&self, index: &Index, frame: &Frame) -> Result<bool> {
+        let mut plain = 0;
         for base in &frame.bases {
-            let mut found = false;
+            let mut size = None;
             for copy in index.copies(base)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
-                found = self.counts(index, copy)?;
-                if found {
+                if self.counts(index, copy)? {
+                    size = Some(copy.size() as usize);
                     break;
                 }
             }
-            if !found {
-                return Ok(false);
-            }
+            let Some(size) = size else { return Ok(false) };
+            plain += size;
         }
-        Ok(true)
+        Ok(plain <= limits::FRAME_BASE_PLAIN_MAX)
     }
 
     /// Makes this session's own entries count.

@@ -4,6 +4,7 @@
 mod bombs;
 mod child;
 mod contents;
+mod deltas;
 mod hostile;
 mod indexes;
 mod memory;
