@@ -28,6 +28,8 @@ pub struct Align<'r> {
     places: HashMap<BlobId, u64>,
     /// Up to here the old stream was taken as replaced without a blob that both have.
     guessed: u64,
+    /// So much of the last blob that was taken so stands for what comes next.
+    over: u64,
     /// A place far ahead that waits for the next blob to confirm it.
     far: Option<u64>,
     strays: u32,
@@ -43,6 +45,7 @@ impl<'r> Align<'r> {
             first: 0,
             places: HashMap::new(),
             guessed: 0,
+            over: 0,
             far: None,
             strays: 0,
         }
@@ -86,13 +89,15 @@ impl<'r> Align<'r> {
     /// The part of the old stream that a run of `len` bytes may be taken to replace, where no blob says
     /// so. Blobs that both streams have are still found in it.
     pub fn guess(&mut self, len: u64) -> Vec<BlobId> {
-        let (mut run, mut bytes) = (Vec::new(), 0);
+        let mut run: Vec<BlobId> = self.replaced(self.guessed.max(self.first));
+        let mut bytes = self.over;
         while bytes < len {
             let Some(extent) = self.at(self.guessed.max(self.first)) else { break };
             bytes += extent.len;
             run.extend(extent.id);
             self.guessed = self.guessed.max(self.first) + 1;
         }
+        self.over = bytes.saturating_sub(len);
         // The old stream has to come along with one that is new from end to end.
         let half = limits::ALIGN_WINDOW as u64 / 2;
         if self.guessed > self.first + half {
@@ -105,15 +110,18 @@ impl<'r> Align<'r> {
         place.checked_sub(self.first).and_then(|n| self.window.get(usize::try_from(n).ok()?))
     }
 
-    /// The blobs from the last one that both streams had, or the last guess, to `place`.
+    /// The blobs from the last one that both streams had, or the last guess, to `place`. One of which a
+    /// part only was guessed is among them: two runs may rest on it.
     fn replaced(&self, place: u64) -> Vec<BlobId> {
-        (self.first.max(self.guessed)..place).filter_map(|at| self.at(at)?.id).collect()
+        let begin = self.first.max(self.guessed) - u64::from(self.over > 0);
+        (begin..place).filter_map(|at| self.at(at)?.id).collect()
     }
 
     /// The new stream is at `place`, for sure.
     fn pass(&mut self, place: u64) {
         self.drop_until(place);
         self.guessed = self.first;
+        self.over = 0;
         self.strays = 0;
     }
 
@@ -295,6 +303,21 @@ mod tests {
     }
 
     #[test]
+    fn guesses_go_along_byte_by_byte_though_blobs_are_not_divided() {
+        let repo = repository();
+        let mut align = old(&repo, 0..1000);
+        align.new_blob();
+        assert_eq!(align.guess(LEN / 2).iter().map(number).collect::<Vec<_>>(), [0]);
+        assert_eq!(align.guess(LEN).iter().map(number).collect::<Vec<_>>(), [0, 1], "half of each");
+        assert_eq!(align.guess(LEN / 5).iter().map(number).collect::<Vec<_>>(), [1]);
+        // However many there are, the last is where the new stream is.
+        let last = (0..300).map(|_| align.guess(LEN + LEN / 2).last().map(number)).last();
+        assert_eq!(last, Some(Some(451)));
+        assert_eq!(align.met(453), Some(vec![451, 452]));
+        assert_eq!(align.guessed(1), [454], "nothing is left over where both are");
+    }
+
+    #[test]
     fn holes_are_no_blobs_and_count_by_their_length() {
         let repo = repository();
         let blob = |n| Extent { id: Some(id(n)), len: LEN };
@@ -306,7 +329,8 @@ mod tests {
         let mut align = Align::new(leaves(&repo, &content));
         align.new_blob();
         assert_eq!(align.guessed(1), [0]);
-        assert_eq!(align.guessed(90), [0; 0], "the hole is as long");
+        assert_eq!(align.guessed(90), [0; 0]);
+        assert_eq!(align.guessed(10), [0; 0], "the hole is as long");
         assert_eq!(align.guessed(1), [1]);
     }
 }
