@@ -88,6 +88,7 @@ fn back_up(repo: &Repository, tree: &Path) -> Manifest {
         one_file_system: false,
         dry_run: false,
         level: limits::ZSTD_LEVEL,
+        delta: Default::default(),
         program: "bench".into(),
     };
     let source = Source::Files(Selection::new(&[tree.to_path_buf()]).unwrap());

@@ -109,6 +109,7 @@ fn take(repository: &Repository, source: &Path, tag: &str, kind: SnapshotKind) -
         one_file_system: false,
         dry_run: false,
         level: estrato::limits::ZSTD_LEVEL,
+        delta: Default::default(),
         program: "make_testdata".into(),
     };
     let selection = Selection::new(&[PathBuf::from(".")])?;

@@ -148,9 +148,11 @@ pub const READ_BATCH_FRAMES: usize = 100_000;
 /// Blobs that a check looks at together at most.
 pub const CHECK_BATCH_BLOBS: usize = 500_000;
 /// Stored bytes that a thread takes at a time of what is read in a plan.
-pub const READ_GROUP: usize = 4 * 1024 * 1024;
-/// Frames that it takes at a time.
-pub const READ_GROUP_FRAMES: usize = 8192;
+pub const READ_GROUP: usize = 2 * 1024 * 1024;
+/// Plaintext that it takes at a time.
+pub const READ_GROUP_PLAIN: usize = 8 * 1024 * 1024;
+/// How often, on average, a frame of a plan may be decoded once more.
+pub const READ_AGAIN: usize = 16;
 /// Plaintext kept for frames that rest on it and are still to come, bytes.
 pub const READ_KEPT: usize = 32 * 1024 * 1024;
 /// Stored bytes fetched by one request of a restore or a check.

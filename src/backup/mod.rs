@@ -15,7 +15,7 @@ mod tree;
 mod walk;
 
 pub use paths::Selection;
-pub use run::{Options, Outcome, run};
+pub use run::{DeltaMode, Options, Outcome, run};
 pub use stream::Stream;
 
 use crate::format::manifest::Summary;

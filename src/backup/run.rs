@@ -28,6 +28,16 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::path::PathBuf;
 use std::thread;
 
+/// Whether what is new may be stored as what it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeltaMode {
+    /// Where that saves something.
+    #[default]
+    Auto,
+    /// No: it is stored whole.
+    Never,
+}
+
 /// How a snapshot is to be taken.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -49,8 +59,10 @@ pub struct Options {
     pub one_file_system: bool,
     /// Only look.
     pub dry_run: bool,
-    /// zstd level.
+    /// zstd level of what is stored whole.
     pub level: i32,
+    /// Whether what is new may be stored as what it replaces.
+    pub delta: DeltaMode,
     /// What wrote the snapshot.
     pub program: String,
 }
@@ -275,9 +287,12 @@ impl<'a> Planned<'a> {
     }
 
     /// What new runs may rest on.
-    fn deltas(&self) -> Deltas {
+    fn deltas(&self, is_first: bool) -> Deltas {
         match self.options.kind {
+            // A first snapshot of a source is a full one, and a differential one may rest on it.
             SnapshotKind::Full => Deltas::Plain,
+            _ if is_first => Deltas::Plain,
+            _ if self.options.delta == DeltaMode::Never => Deltas::Never,
             SnapshotKind::Differential => Deltas::OnPlain,
             SnapshotKind::Incremental => Deltas::Chains,
         }
@@ -311,7 +326,7 @@ impl<'a> Planned<'a> {
             known.clear();
         }
         monitor.event(Event::Phase { name: "reading", total_bytes: None });
-        let state = WriterState::new(self.deltas(), monitor);
+        let state = WriterState::new(self.deltas(base_id.is_none()), monitor);
         let threads = thread::available_parallelism().map_or(2, usize::from);
         let (root, findings, totals) = thread::scope(|scope| {
             let writer = Writer::start(scope, session, &state, self.options.level, threads);

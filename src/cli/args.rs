@@ -120,6 +120,14 @@ pub enum KindArg {
     Differential,
 }
 
+#[derive(ValueEnum, Clone, Copy)]
+pub enum DeltaArg {
+    /// Where that saves something
+    Auto,
+    /// Never: what is new is stored whole
+    Never,
+}
+
 #[derive(Args)]
 pub struct SnapshotArgs {
     /// Files and folders
@@ -146,6 +154,13 @@ pub struct SnapshotArgs {
     /// Do not go into other file systems
     #[arg(long)]
     pub one_file_system: bool,
+    /// Store what is new of a file as what it replaces
+    #[arg(long, value_enum, default_value = "auto")]
+    pub delta: DeltaArg,
+    /// The zstd level of what is stored whole, 1 to 19: higher ones take longer and store less
+    #[arg(long, value_name = "LEVEL", default_value_t = crate::limits::ZSTD_LEVEL,
+        value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub compression: i32,
     /// Only tell what would be read
     #[arg(long)]
     pub dry_run: bool,

@@ -1,10 +1,10 @@
 //! `estrato snapshot`.
 
-use super::args::{InitArgs, KindArg, SnapshotArgs};
+use super::args::{DeltaArg, InitArgs, KindArg, SnapshotArgs};
 use super::context::Context;
 use super::init::{self, Made};
 use super::{exit, output, progress};
-use crate::backup::{self, Options, Outcome, Selection, Source, Stream};
+use crate::backup::{self, DeltaMode, Options, Outcome, Selection, Source, Stream};
 use crate::error::Error;
 use crate::format::key::Role;
 use crate::format::manifest::{SnapshotKind, Summary};
@@ -84,7 +84,11 @@ fn options(args: &SnapshotArgs) -> Result<Options> {
         exclude_files: args.exclude_file.clone(),
         one_file_system: args.one_file_system,
         dry_run: args.dry_run,
-        level: crate::limits::ZSTD_LEVEL,
+        level: args.compression,
+        delta: match args.delta {
+            DeltaArg::Auto => DeltaMode::Auto,
+            DeltaArg::Never => DeltaMode::Never,
+        },
         program: format!("estrato {}", env!("CARGO_PKG_VERSION")),
     })
 }

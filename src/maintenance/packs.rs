@@ -14,7 +14,7 @@ use crate::index::{EntryNumber, PackMap};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{PackKey, WholePack};
-use crate::repo::{FrameNumber, Planned, Reading, Repository};
+use crate::repo::{FrameNumber, Planned, Reading, Repository, Trust};
 use crossbeam_channel::{Receiver, bounded};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -255,7 +255,7 @@ impl<'r> Batch<'r> {
     fn finish(self, found: &mut [PackResult]) -> Result<()> {
         let Self { repo, monitor, reading, wanted, .. } = self;
         let results: Vec<Mutex<&mut PackResult>> = found.iter_mut().map(Mutex::new).collect();
-        reading.run(repo, monitor, &|number, plain| {
+        reading.run(repo, Trust::Bases, monitor, &|number, plain| {
             let (Some((at, blobs)), Some(planned)) = (wanted.get(&number), reading.planned(number)) else {
                 // It is only a base here, and was checked, or will be, with its own pack.
                 return Ok(());

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::format::pack::Frame;
 use crate::id::BlobId;
 use crate::index::{BlobCopy, EntryNumber};
+use crate::limits;
 use crate::repo::Repository;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -61,23 +62,27 @@ impl Sound {
     }
 
     fn fault_below(&self, repo: &Repository, frame: &Frame) -> Result<Option<String>> {
+        let mut plain = 0;
         for base in &frame.bases {
-            if let Some(object) = self.base_fault(repo, frame, base)? {
-                return Ok(Some(object));
+            match self.base_fault(repo, frame, base)? {
+                Ok(len) => plain += len,
+                Err(object) => return Ok(Some(object)),
             }
         }
-        Ok(None)
+        // No reader takes more.
+        let is_readable = plain <= limits::FRAME_BASE_PLAIN_MAX;
+        Ok((!is_readable).then(|| repo.names().indexes()))
     }
 
     /// Depths strictly descend, so this ends, and after `limits::FRAME_DEPTH_MAX` steps at the latest.
-    fn base_fault(&self, repo: &Repository, frame: &Frame, base: &BlobId) -> Result<Option<String>> {
+    fn base_fault(&self, repo: &Repository, frame: &Frame, base: &BlobId) -> Result<Result<usize, String>> {
         let mut first = None;
         for copy in repo.index().copies(base)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
             match self.fault(repo, copy)? {
-                None => return Ok(None),
+                None => return Ok(Ok(copy.size() as usize)),
                 Some(object) => first = first.or(Some(object)),
             }
         }
-        Ok(Some(first.unwrap_or_else(|| repo.names().indexes())))
+        Ok(Err(first.unwrap_or_else(|| repo.names().indexes())))
     }
 }

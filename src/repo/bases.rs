@@ -13,13 +13,15 @@ use crate::pack::Bases;
 use std::collections::HashSet;
 
 /// Steps that one delta takes the place of once so many of a size lie on one another.
-const ALIKE_MAX: usize = 3;
+const ALIKE_MAX: usize = 4;
 /// Steps are of a size if none is more than so many times the smallest.
 const ALIKE: u64 = 3;
-/// A chain that is this deep is not made deeper.
-const CHAIN_MAX: usize = 10;
 /// What is less than this part of a run is repeated rather than rested on.
-const REPEATED: u64 = 128;
+const REPEATED: u64 = 64;
+/// A chain that is this deep is not made deeper.
+const CHAIN_MAX: usize = 8;
+/// The same for trees and lists, which are few.
+const LIST_CHAIN_MAX: usize = 12;
 
 /// What a run could rest on.
 struct Candidate {
@@ -59,7 +61,7 @@ impl Chooser<'_> {
                 chosen.copies.push((*id, copy));
             }
         }
-        let mut chosen = self.chosen(chosen, len)?;
+        let mut chosen = self.chosen(kind, chosen, len)?;
         while chosen.depth() > self.deepest {
             chosen = self.below(&chosen)?;
         }
@@ -79,7 +81,7 @@ impl Chooser<'_> {
     /// once some of the smallest lie on top of one another, one delta takes the place of them all, and
     /// of those it makes in turn. So a chain stays as deep as the logarithm of its length, and what was
     /// changed is repeated as often.
-    fn chosen(&self, top: Candidate, len: usize) -> Result<Candidate> {
+    fn chosen(&self, kind: BlobKind, top: Candidate, len: usize) -> Result<Candidate> {
         let mut chain = vec![top];
         while let Some(last) = chain.last()
             && last.depth() > 0
@@ -88,7 +90,13 @@ impl Chooser<'_> {
         }
         // The steps from one candidate to the next, the newest first.
         let steps: Vec<u64> = chain.iter().skip(1).map(|lower| lower.step).collect();
-        Ok(chain.swap_remove(steps_down(&steps, len as u64)))
+        let down = match kind {
+            BlobKind::Chunk => steps_down(&steps, len as u64),
+            // Ids, mostly: what is repeated of them cannot be compressed.
+            BlobKind::Tree | BlobKind::List if steps.len() < LIST_CHAIN_MAX => 0,
+            BlobKind::Tree | BlobKind::List => steps.len(),
+        };
+        Ok(chain.swap_remove(down))
     }
 
     /// The copy of a blob that counts and rests on the fewest others.
@@ -145,4 +153,31 @@ fn steps_down(steps: &[u64], len: u64) -> usize {
         down = down.max(alike);
     }
     if steps.len() - down >= CHAIN_MAX { steps.len() } else { down }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_delta_takes_the_place_of_some_that_are_alike() {
+        assert_eq!(steps_down(&[], 100_000), 0);
+        assert_eq!(steps_down(&[2000, 2500, 2000], 100_000), 0);
+        assert_eq!(steps_down(&[2000, 2500, 2000, 2100], 100_000), 4);
+        assert_eq!(steps_down(&[2000, 2500, 2000, 2100, 9000], 100_000), 4);
+        assert_eq!(steps_down(&[2000, 2500, 2000, 9000, 9000], 100_000), 0);
+        assert_eq!(steps_down(&[9000, 9000, 9000, 9000], 100_000), 4);
+    }
+
+    #[test]
+    fn what_costs_next_to_nothing_is_repeated() {
+        assert_eq!(steps_down(&[500, 500, 500, 9000], 100_000), 3);
+        assert_eq!(steps_down(&[1500], 100_000), 1);
+        assert_eq!(steps_down(&[1600], 100_000), 0);
+    }
+
+    #[test]
+    fn chains_end() {
+        assert_eq!(steps_down(&[2000, 7000, 2000, 7000, 2000, 7000, 2000, 7000], 100_000), 8);
+    }
 }

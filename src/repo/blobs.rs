@@ -25,6 +25,25 @@ struct Inner {
     tick: u64,
 }
 
+impl Inner {
+    /// Drops what was used longest ago, a quarter more than need be: to look for each one alone would take
+    /// long where frames are small.
+    fn drop_oldest(&mut self, max: usize) {
+        let mut ages: Vec<(u64, FrameName)> = self.frames.iter().map(|(name, (_, used))| (*used, *name)).collect();
+        ages.sort_unstable();
+        // The newest stays, however large.
+        ages.pop();
+        for (_, name) in ages {
+            if self.bytes <= max / 4 * 3 {
+                break;
+            }
+            if let Some((gone, _)) = self.frames.remove(&name) {
+                self.bytes -= gone.len();
+            }
+        }
+    }
+}
+
 /// Decoded frames, bounded in bytes.
 pub struct FrameCache {
     max: usize,
@@ -59,11 +78,8 @@ impl FrameCache {
         if let Some((old, _)) = inner.frames.insert(name, (Arc::clone(frame), tick)) {
             inner.bytes -= old.len();
         }
-        while inner.bytes > self.max && inner.frames.len() > 1 {
-            let oldest = inner.frames.iter().min_by_key(|(_, (_, used))| *used).map(|(name, _)| *name);
-            if let Some((gone, _)) = oldest.and_then(|name| inner.frames.remove(&name)) {
-                inner.bytes -= gone.len();
-            }
+        if inner.bytes > self.max {
+            inner.drop_oldest(self.max);
         }
     }
 }
@@ -128,6 +144,16 @@ impl Repository {
         let plain = Arc::new(plain.to_vec());
         self.frames.keep(name, &plain);
         Ok(plain)
+    }
+
+    /// A frame that is in the cache.
+    pub(super) fn cached_frame(&self, entry: EntryNumber, number: u32) -> Option<Arc<Vec<u8>>> {
+        self.frames.get((entry, number))
+    }
+
+    /// Puts a frame into the cache.
+    pub(super) fn cache_frame(&self, entry: EntryNumber, number: u32, plain: &Arc<Vec<u8>>) {
+        self.frames.keep((entry, number), plain);
     }
 
     /// The plaintexts of a frame's bases, one after the other; nothing for a plain frame.

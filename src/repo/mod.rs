@@ -25,7 +25,7 @@ pub use create::{NewTenant, add_tenant, init, repository_id, tenants};
 pub use keys::{NewKey, Secret};
 pub use local::LocalFolder;
 pub use open::Access;
-pub use reading::{FrameNumber, Planned, Reading, Visit};
+pub use reading::{FrameNumber, Planned, Reading, Trust, Visit};
 pub use session::{Counting, Session};
 pub use snapshots::SnapshotObject;
 pub use writer::{Deltas, Lane, Stored, Tries, Writer, WriterState, WriterTotals};

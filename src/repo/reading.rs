@@ -6,22 +6,24 @@
 //! plain frame that it rests on, however many deltas lie between. So what
 //! belongs to one part of a stream is read at one time, whatever days it is of,
 //! and little has to be kept in between: the blobs on which something rests that
-//! is still to come. Nothing here is believed: bases are held against their ids,
-//! and whoever is shown a frame does so with its blobs.
+//! is still to come. Nothing here is believed: whoever is shown a frame holds its
+//! blobs against their ids.
 
 use super::Repository;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
-use crate::format::pack::{BlobKind, Frame};
+use crate::format::pack::Frame;
 use crate::id::{BlobId, PackName};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
 use crate::pack::Decompressor;
 use crossbeam_channel::{Receiver, bounded};
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -71,6 +73,15 @@ impl Planned {
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
+}
+
+/// Where a blob is held against its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Where it is used, be it as a base: what is wrong is found where it lies.
+    Bases,
+    /// Where it is given back; a base that is wrong shows in what rests on it.
+    Blobs,
 }
 
 /// Frames that are to be read, and all that they rest on.
@@ -160,9 +171,10 @@ impl Reading {
     ///
     /// # Errors
     /// The store's, those of `visit`, [`Error::Interrupted`].
-    pub fn run(&self, repo: &Repository, monitor: &dyn Monitor, visit: &Visit<'_>) -> Result<()> {
+    pub fn run(&self, repo: &Repository, trust: Trust, monitor: &dyn Monitor, visit: &Visit<'_>) -> Result<()> {
         let order = self.order();
-        let run = Run { plan: self, repo, visit, monitor, kept: Mutex::new(Kept::new(self)) };
+        let again_left = AtomicUsize::new(self.frames.len() * limits::READ_AGAIN + limits::BLOB_FRAMES_MAX);
+        let run = Run { plan: self, repo, trust, visit, monitor, kept: Mutex::new(Kept::new(self)), again_left };
         let threads = thread::available_parallelism().map_or(2, usize::from);
         thread::scope(|scope| {
             let (tx, rx) = bounded::<&[FrameNumber]>(1);
@@ -191,7 +203,9 @@ impl Reading {
     fn order(&self) -> Vec<FrameNumber> {
         let mut places: Vec<FrameNumber> = (0..self.frames.len() as FrameNumber).collect();
         let frame = |n: &FrameNumber| &self.frames[*n as usize];
-        places.sort_unstable_by_key(|n| (frame(n).place, frame(n).frame.depth, frame(n).entry, frame(n).offset));
+        // The deepest first: a chain is read to its end before the next one, and little is kept.
+        let key = |n: &FrameNumber| (frame(n).place, Reverse(frame(n).frame.depth), frame(n).entry, frame(n).offset);
+        places.sort_unstable_by_key(key);
         let mut order = Vec::with_capacity(places.len());
         let mut is_placed = vec![false; places.len()];
         let mut open = Vec::new();
@@ -213,20 +227,19 @@ impl Reading {
         order
     }
 
-    /// Divides the order where a plain frame's place ends, once a group holds enough to be worth fetching.
+    /// Divides the order into parts that are each worth fetching, and none so long that one thread works
+    /// while the others wait.
     fn groups(&self, order: &[FrameNumber]) -> impl Iterator<Item = Range<usize>> {
         let mut begin = 0;
         std::iter::from_fn(move || {
-            let mut stored = 0;
+            let (mut stored, mut plain) = (0, 0);
             let mut end = begin;
-            while let Some(frame) = order.get(end).map(|n| &self.frames[*n as usize]) {
-                let before = end.checked_sub(1).and_then(|n| order.get(n)).map(|n| self.frames[*n as usize].place);
-                if stored >= limits::READ_GROUP && before != Some(frame.place)
-                    || end - begin >= limits::READ_GROUP_FRAMES
-                {
-                    break;
-                }
-                stored += frame.frame.stored as usize;
+            while let Some(frame) = order.get(end).map(|n| &self.frames[*n as usize].frame)
+                && stored < limits::READ_GROUP
+                && plain < limits::READ_GROUP_PLAIN
+            {
+                stored += frame.stored as usize;
+                plain += frame.plain_len();
                 end += 1;
             }
             let group = begin..end;
@@ -253,9 +266,13 @@ struct Span {
 struct Run<'r> {
     plan: &'r Reading,
     repo: &'r Repository,
+    trust: Trust,
     visit: &'r Visit<'r>,
     monitor: &'r dyn Monitor,
     kept: Mutex<Kept>,
+    /// Frames that may still be decoded once more: whoever writes index entries could make much rest on
+    /// more than can be kept.
+    again_left: AtomicUsize,
 }
 
 /// A blob on which frames rest that are still to come.
@@ -409,22 +426,45 @@ impl Run<'_> {
 
     /// A base frame that another thread has not come to yet, or that was not kept: decoded here as well, and
     /// kept for all that rest on it.
-    fn again(&self, number: FrameNumber, decompressor: &mut Decompressor) -> Result<()> {
+    fn again(&self, number: FrameNumber, decompressor: &mut Decompressor) -> Result<Arc<Vec<u8>>> {
+        let planned = self.planned(number);
+        if let Some(plain) = self.repo.cached_frame(planned.entry, planned.number) {
+            return Ok(plain);
+        }
+        if self.again_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
+            let why = format!("frame {} rests on too many others", planned.number);
+            return Err(Error::damaged(self.object(planned), why));
+        }
         let mut alone = Sealed { spans: Vec::new(), of: HashMap::new() };
-        let plain = self.decode(number, &mut alone, decompressor)?;
-        self.lock().keep(number, plain);
-        Ok(())
+        let plain = Arc::new(self.decode(number, &mut alone, decompressor)?.to_vec());
+        self.repo.cache_frame(planned.entry, planned.number, &plain);
+        self.lock().keep(number, &plain);
+        Ok(plain)
     }
 
-    /// A base that hashes to its id, if it can be had from its frame in the plan.
-    fn planned_base(&self, kind: BlobKind, base: &Base, decompressor: &mut Decompressor) -> Option<Arc<[u8]>> {
-        let mut kept = self.lock().get(base);
-        if kept.is_none() {
-            // What is wrong with it is told by whoever gets it by its id.
-            self.again(base.frame, decompressor).ok()?;
-            kept = self.lock().get(base);
+    /// Appends a base that hashes to its id.
+    fn base(&self, above: &Planned, base: &Base, plain: &mut Vec<u8>, decompressor: &mut Decompressor) -> Result<()> {
+        let kind = above.frame.kind;
+        let is_sound = |blob: &[u8]| self.trust == Trust::Blobs || self.repo.id_keys().blob_id(kind, blob) == base.id;
+        let kept = self.lock().get(base);
+        if let Some(blob) = kept.filter(|blob| is_sound(blob)) {
+            plain.extend_from_slice(&blob);
+            return Ok(());
         }
-        kept.filter(|blob| self.repo.id_keys().blob_id(kind, blob) == base.id)
+        match self.again(base.frame, decompressor) {
+            Ok(frame) => {
+                let blob = frame.get(base.at as usize..base.at as usize + base.len as usize);
+                if let Some(blob) = blob.filter(|blob| is_sound(blob)) {
+                    plain.extend_from_slice(blob);
+                    return Ok(());
+                }
+            }
+            Err(e) if e.is_damage() && self.again_left.load(Ordering::Relaxed) > 0 => {}
+            Err(e) => return Err(e),
+        }
+        // There may be another copy; if there is none, this tells why.
+        plain.extend_from_slice(&self.repo.base(&above.frame, &base.id)?);
+        Ok(())
     }
 
     fn bases(&self, planned: &Planned, decompressor: &mut Decompressor) -> Result<Vec<u8>> {
@@ -435,10 +475,7 @@ impl Run<'_> {
         }
         let mut plain = Vec::with_capacity(len);
         for base in &planned.bases {
-            match self.planned_base(planned.frame.kind, base, decompressor) {
-                Some(blob) => plain.extend_from_slice(&blob),
-                None => plain.extend_from_slice(&self.repo.base(&planned.frame, &base.id)?),
-            }
+            self.base(planned, base, &mut plain, decompressor)?;
         }
         Ok(plain)
     }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::pack::BlobKind;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::Repository;
+use crate::repo::{Repository, Trust};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +46,7 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
             None => shared.one_by_one(same)?,
         }
     }
-    round.reading.run(repo, monitor, &|frame, plain| {
+    round.reading.run(repo, Trust::Blobs, monitor, &|frame, plain| {
         let writes = of_frame.get(frame as usize).map_or(&[][..], |all| &writes[all.clone()]);
         match plain {
             Ok(plain) => shared.place(writes, plain),

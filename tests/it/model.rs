@@ -119,6 +119,7 @@ impl World {
             one_file_system: false,
             dry_run: false,
             level: 1,
+            delta: Default::default(),
             program: "test".into(),
         };
         let repo = self.open(if step.by_writer { 2 } else { 1 }, Some(self.path("cache")));

@@ -290,6 +290,7 @@ pub fn options() -> Options {
         one_file_system: false,
         dry_run: false,
         level: 1,
+        delta: Default::default(),
         program: "test".into(),
     }
 }

@@ -35,6 +35,7 @@ fn options() -> Options {
         one_file_system: false,
         dry_run: false,
         level: 1,
+        delta: Default::default(),
         program: "test".into(),
     }
 }
