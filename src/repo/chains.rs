@@ -7,6 +7,7 @@
 use super::Repository;
 use super::local::{read_json, write_json};
 use crate::error::{Error, Result};
+use crate::format::header::HEADER_LEN;
 use crate::format::manifest::Manifest;
 use crate::id::{SignerId, SnapshotId, to_hex};
 use crate::index::lock::{Hold, Lock, Part};
@@ -125,7 +126,14 @@ impl Repository {
             Err(e) => self.local.unusable(&e),
         }
         let gone = gone.into_iter();
-        gone.map(|(snapshot, proof)| Gone { snapshot, object: self.names.snapshot(&snapshot), proof }).collect()
+        gone.map(|(snapshot, proof)| Gone { snapshot, object: self.names.snapshot(&snapshot), proof })
+            .filter(|gone| !self.is_there(&gone.object))
+            .collect()
+    }
+
+    /// Another process on this machine may have taken a snapshot, and noted it, since the listing.
+    fn is_there(&self, object: &str) -> bool {
+        self.store.read_range(object, 0, HEADER_LEN).is_ok()
     }
 
     fn chains(&self, folder: &Path) -> Result<Memory> {

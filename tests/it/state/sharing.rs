@@ -17,7 +17,8 @@ fn expect_success(children: Vec<Child>, allowed: &[&str]) {
     for child in children {
         let out = child.wait_with_output().unwrap();
         let told = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert!(out.status.success(), "{}: {told}", out.status);
+        let said = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success(), "{}: {told}{said}", out.status);
         for line in told.lines().filter(|line| warnings(line) > 0) {
             assert!(allowed.iter().any(|allowed| line.contains(allowed)), "{line}");
         }
