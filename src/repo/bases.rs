@@ -7,7 +7,7 @@ use super::{Counting, Repository};
 use crate::error::Result;
 use crate::format::pack::BlobKind;
 use crate::id::BlobId;
-use crate::index::BlobCopy;
+use crate::index::{BlobCopy, Hint};
 use crate::limits;
 use crate::pack::Bases;
 use std::collections::HashSet;
@@ -47,6 +47,7 @@ pub(super) struct Chooser<'r> {
     pub counting: &'r Counting,
     /// No base may lie deeper.
     pub deepest: u8,
+    pub hint: Hint,
 }
 
 impl Chooser<'_> {
@@ -54,7 +55,7 @@ impl Chooser<'_> {
     ///
     /// # Errors
     /// The store's, and the damage of a base.
-    pub fn bases(&self, kind: BlobKind, replaced: &[BlobId], len: usize) -> Result<Option<Bases>> {
+    pub fn bases(&mut self, kind: BlobKind, replaced: &[BlobId], len: usize) -> Result<Option<Bases>> {
         let mut chosen = Candidate { copies: Vec::new(), step: 0 };
         for id in replaced {
             if let Some(copy) = self.copy(id, limits::FRAME_DEPTH_MAX)? {
@@ -81,7 +82,7 @@ impl Chooser<'_> {
     /// once some of the smallest lie on top of one another, one delta takes the place of them all, and
     /// of those it makes in turn. So a chain stays as deep as the logarithm of its length, and what was
     /// changed is repeated as often.
-    fn chosen(&self, kind: BlobKind, top: Candidate, len: usize) -> Result<Candidate> {
+    fn chosen(&mut self, kind: BlobKind, top: Candidate, len: usize) -> Result<Candidate> {
         let mut chain = vec![top];
         while let Some(last) = chain.last()
             && last.depth() > 0
@@ -100,18 +101,13 @@ impl Chooser<'_> {
     }
 
     /// The copy of a blob that counts and rests on the fewest others.
-    fn copy(&self, id: &BlobId, deepest: u8) -> Result<Option<BlobCopy>> {
-        let index = self.repo.index();
-        for copy in index.copies(id)? {
-            if copy.frame().depth <= deepest && self.counting.counts(index, &copy)? {
-                return Ok(Some(copy));
-            }
-        }
-        Ok(None)
+    fn copy(&mut self, id: &BlobId, deepest: u8) -> Result<Option<BlobCopy>> {
+        let (index, counting) = (self.repo.index(), self.counting);
+        index.find(id, &mut self.hint, |copy| Ok(copy.frame().depth <= deepest && counting.counts(index, copy)?))
     }
 
     /// The same with its deepest frames replaced by what they rest on.
-    fn below(&self, above: &Candidate) -> Result<Candidate> {
+    fn below(&mut self, above: &Candidate) -> Result<Candidate> {
         let depth = above.depth();
         let mut lower = Candidate { copies: Vec::new(), step: 0 };
         let (mut ids, mut frames) = (HashSet::new(), HashSet::new());

@@ -6,7 +6,7 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::format::pack::{BlobKind, FRAMES_AT, Frame};
 use crate::id::{BlobId, PackName};
-use crate::index::{BlobCopy, EntryNumber};
+use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::pack::{Decompressor, PackKey};
 use std::collections::HashMap;
@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Opened pack keys that are kept.
 const KEYS_MAX: usize = 512;
 
+/// Decompression contexts that are kept.
+const SPARE_MAX: usize = 4;
+
 type FrameName = (EntryNumber, u32);
 
 #[derive(Default)]
@@ -22,6 +25,7 @@ struct Inner {
     frames: HashMap<FrameName, (Arc<Vec<u8>>, u64)>,
     bytes: usize,
     keys: HashMap<EntryNumber, Arc<PackKey>>,
+    spare: Vec<Decompressor>,
     tick: u64,
 }
 
@@ -54,6 +58,21 @@ impl FrameCache {
     /// An empty cache that holds at most `max` bytes of plaintext (and one frame at the least).
     pub fn new(max: usize) -> Self {
         Self { max, inner: Mutex::default() }
+    }
+
+    /// A context that was used before, if there is one: to make one takes as long as to decode a small frame.
+    fn decompressor(&self) -> Result<Decompressor> {
+        match self.lock().spare.pop() {
+            Some(spare) => Ok(spare),
+            None => Decompressor::new(),
+        }
+    }
+
+    fn give_back(&self, decompressor: Decompressor) {
+        let mut inner = self.lock();
+        if inner.spare.len() < SPARE_MAX {
+            inner.spare.push(decompressor);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -137,11 +156,12 @@ impl Repository {
         let bases = self.bases_within(frame, budget)?;
         let key = self.pack_key(copy.entry(), &copy.pack())?;
         let mut sealed = self.store.read_range(&object(), copy.offset(), frame.stored as usize)?.to_vec();
-        let mut decompressor = Decompressor::new()?;
+        let mut decompressor = self.frames.decompressor()?;
         let plain = key
             .frame(name.1.into(), frame, &mut sealed, &bases, &mut decompressor)
             .map_err(|e| Error::damaged(object(), format!("frame {} {e}", name.1)))?;
         let plain = Arc::new(plain.to_vec());
+        self.frames.give_back(decompressor);
         self.frames.keep(name, &plain);
         Ok(plain)
     }
@@ -165,9 +185,9 @@ impl Repository {
     }
 
     fn bases_within(&self, frame: &Frame, budget: &mut Budget) -> Result<Vec<u8>> {
-        let mut plain = Vec::new();
+        let (mut plain, mut hint) = (Vec::new(), Hint::default());
         for id in &frame.bases {
-            let base = self.base_within(frame, id, budget)?;
+            let base = self.base_within(frame, id, &mut hint, budget)?;
             if plain.len() + base.len() > limits::FRAME_BASE_PLAIN_MAX {
                 let what = format!("{} {id}", kind_name(frame.kind));
                 return Err(Error::damaged(what, "a frame rests on it and on more than any frame may"));
@@ -179,11 +199,18 @@ impl Repository {
 
     /// One base's plaintext.
     pub(super) fn base(&self, frame: &Frame, id: &BlobId) -> Result<Vec<u8>> {
-        self.base_within(frame, id, &mut Budget::default())
+        self.base_within(frame, id, &mut Hint::default(), &mut Budget::default())
     }
 
     /// A base's plaintext: from a copy of strictly lower depth, so that no circle is ever followed.
-    fn base_within(&self, frame: &Frame, id: &BlobId, budget: &mut Budget) -> Result<Vec<u8>> {
+    fn base_within(&self, frame: &Frame, id: &BlobId, hint: &mut Hint, budget: &mut Budget) -> Result<Vec<u8>> {
+        let below = self.index.find(id, hint, |copy| Ok(copy.frame().depth < frame.depth))?;
+        if let Some(copy) = below {
+            match self.copy_of(frame.kind, id, &copy, budget) {
+                Err(e) if e.is_damage() => {}
+                other => return other,
+            }
+        }
         let mut last = self.unindexed(frame.kind, id);
         for copy in self.index.copies(id)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
             match self.copy_of(frame.kind, id, copy, budget) {

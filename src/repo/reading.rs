@@ -152,7 +152,11 @@ impl Reading {
         }
         for id in &frame.bases {
             let is_below = |copy: &BlobCopy| Ok(copy.frame().depth < frame.depth);
-            let Some(copy) = repo.index().find(id, &mut self.hint, is_below)? else { return Ok(None) };
+            let copy = match repo.index().find(id, &mut self.hint, is_below)? {
+                None => repo.index().find_surely(id, is_below)?,
+                found => found,
+            };
+            let Some(copy) = copy else { return Ok(None) };
             let at =
                 Place { entry: copy.entry(), pack: copy.pack(), number: copy.frame_number(), offset: copy.offset() };
             let Some(below) = self.plan(repo, at, copy.frame(), left)? else { return Ok(None) };

@@ -397,6 +397,7 @@ fn compress(
         repo: session.repository(),
         counting: session.counting(),
         deepest,
+        hint: Hint::default(),
     });
     let compressor = Compressor::new(level)?;
     let mut compress = Compress { chooser, state, compressor, plain: Vec::new(), encoded, spare };
@@ -423,7 +424,7 @@ impl Compress<'_> {
     }
 
     fn run(&mut self, run: &PlainFrame, replaced: &[BlobId], tries: &Tries) -> Result<()> {
-        let bases = match &self.chooser {
+        let bases = match &mut self.chooser {
             None => Ok(None),
             Some(chooser) => chooser.bases(run.kind, replaced, run.bytes.len()),
         };
