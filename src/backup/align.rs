@@ -93,7 +93,7 @@ impl<'r> Align<'r> {
         let mut bytes = self.over;
         while bytes < len {
             let Some(extent) = self.at(self.guessed.max(self.first)) else { break };
-            bytes += extent.len;
+            bytes = bytes.saturating_add(extent.len);
             run.extend(extent.id);
             self.guessed = self.guessed.max(self.first) + 1;
         }

@@ -1,6 +1,7 @@
 //! Contents and folders that were built come back as they were, through a real repository in memory.
 
 use super::content::ContentBuilder;
+use super::replace::Replace;
 use super::tree::TreeBuilder;
 use crate::clock::SystemClock;
 use crate::crypto::keyfile::KeyFile;
@@ -13,7 +14,7 @@ use crate::format::pack::BlobKind;
 use crate::id::BlobId;
 use crate::limits;
 use crate::monitor::Silent;
-use crate::repo::{self, Access, Deltas, Lane, NewKey, Repository, Secret, Session, Writer, WriterState};
+use crate::repo::{self, Access, Deltas, Lane, NewKey, Repository, Secret, Session, Stored, Writer, WriterState};
 use crate::snapshot::{Folder, leaves};
 use crate::store::Memory;
 use std::sync::Arc;
@@ -122,4 +123,30 @@ fn segments_stay_small_whatever_the_nodes_hold() {
         assert!(blob.len() <= limits::FRAME_PLAIN_MAX);
     }
     assert_eq!(Folder::new(&repo, &content).count(), 8);
+}
+
+/// What a stream had waiting when its file could not be read any further is given up with it: whoever
+/// meets the same bytes elsewhere stores them.
+#[test]
+fn what_was_given_up_is_stored_by_the_next_who_has_it() {
+    let repo = repository();
+    let old = content(&repo, &extents(100));
+    let [blob, other] = [vec![7; 5000], vec![8; 5000]];
+    let put = stored(&repo, |lane| {
+        let mut given_up = Replace::new(BlobKind::List, &old, 1, lane);
+        given_up.put(&blob, 5000, lane)?;
+        drop(given_up);
+        let mut other_stream = Replace::new(BlobKind::List, &old, 1, lane);
+        other_stream.put(&other, 5000, lane)?;
+        let put = [lane.put(BlobKind::List, &blob)?.1, lane.put(BlobKind::List, &other)?.1];
+        // It is on its way by now, and not stored again.
+        other_stream.finish(lane)?;
+        Ok(put)
+    });
+    assert_eq!(put, [Stored::New, Stored::New]);
+    for blob in [blob, other] {
+        let id = repo.id_keys().blob_id(BlobKind::List, &blob);
+        assert_eq!(repo.index().copies(&id).unwrap().len(), 1);
+        assert_eq!(repo.blob(BlobKind::List, &id).unwrap(), blob);
+    }
 }

@@ -47,6 +47,14 @@ impl PlainFrame {
         })
     }
 
+    /// The same with those of its blobs for which `keep` says so.
+    #[must_use]
+    pub fn only(&self, keep: &[bool]) -> Self {
+        let mut frame = Self::new(self.kind);
+        self.blobs().zip(keep).filter(|(_, keep)| **keep).for_each(|((id, blob), _)| frame.push(id, blob));
+        frame
+    }
+
     /// Adds a blob that fits.
     pub fn push(&mut self, id: BlobId, blob: &[u8]) {
         debug_assert!(self.fits(blob.len()), "a frame holds at most FRAME_PLAIN_MAX");

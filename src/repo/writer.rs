@@ -209,7 +209,7 @@ impl<'scope> Writer<'scope> {
             counting: self.counting,
             state: self.state,
             hint: Hint::default(),
-            open: Vec::new(),
+            open: Gather::default(),
         }
     }
 
@@ -255,7 +255,40 @@ pub struct Lane<'w> {
     counting: &'w Counting,
     state: &'w WriterState<'w>,
     hint: Hint,
-    open: Vec<PlainFrame>,
+    open: Gather,
+}
+
+/// Frames that are being filled, one of each kind; none is empty.
+#[derive(Default)]
+struct Gather(Vec<PlainFrame>);
+
+impl Gather {
+    /// Adds a blob to the frame of its kind, or to a new one in `buffer`; returns the one in which there
+    /// was no room. A frame holds no more than `most` bytes, unless it is a single blob.
+    fn push(
+        &mut self,
+        most: usize,
+        (kind, id, blob): (BlobKind, BlobId, &[u8]),
+        buffer: impl FnOnce() -> Vec<u8>,
+    ) -> Option<PlainFrame> {
+        let at = self.0.iter().position(|frame| frame.kind == kind);
+        if let Some(frame) = at.map(|at| &mut self.0[at])
+            && frame.fits(blob.len())
+            && frame.bytes.len() + blob.len() <= most
+        {
+            frame.push(id, blob);
+            return None;
+        }
+        let mut next = PlainFrame { bytes: buffer(), ..PlainFrame::new(kind) };
+        next.push(id, blob);
+        match at {
+            Some(at) => Some(std::mem::replace(&mut self.0[at], next)),
+            None => {
+                self.0.push(next);
+                None
+            }
+        }
+    }
 }
 
 impl<'w> Lane<'w> {
@@ -280,12 +313,18 @@ impl<'w> Lane<'w> {
     /// The local index's; or that the pipeline has stopped, whose cause [`Writer::finish`] tells.
     pub fn put(&mut self, kind: BlobKind, blob: &[u8]) -> Result<(BlobId, Stored)> {
         let id = self.id(kind, blob);
-        if self.is_stored(&id)? {
+        if self.is_stored(&id)? || !self.claims(id) {
             return Ok((id, Stored::Known));
         }
         self.counted(blob.len());
         self.push(kind, id, blob)?;
         Ok((id, Stored::New))
+    }
+
+    /// Takes on to store a blob; false if it is on its way already. Whoever takes it on hands it over at
+    /// once: what waits anywhere else may be given up, and nobody else would store it.
+    fn claims(&self, id: BlobId) -> bool {
+        self.state.underway().insert(id)
     }
 
     fn counted(&self, len: usize) {
@@ -294,32 +333,26 @@ impl<'w> Lane<'w> {
     }
 
     fn push(&mut self, kind: BlobKind, id: BlobId, blob: &[u8]) -> Result<()> {
-        let at = match self.open.iter().position(|f| f.kind == kind) {
-            Some(at) => at,
-            None => {
-                self.open.push(self.empty(kind));
-                self.open.len() - 1
-            }
-        };
-        if !self.open[at].fits(blob.len()) {
-            let next = self.empty(kind);
-            let full = std::mem::replace(&mut self.open[at], next);
-            self.send(Work::Plain(full))?;
+        let spare = &self.spare;
+        let buffer = || spare.try_recv().unwrap_or_else(|_| Vec::with_capacity(limits::FRAME_PLAIN_MAX));
+        match self.open.push(limits::FRAME_PLAIN_MAX, (kind, id, blob), buffer) {
+            Some(full) => self.send(Work::Plain(full)),
+            None => Ok(()),
         }
-        self.open[at].push(id, blob);
-        Ok(())
     }
 
     fn send(&self, work: Work) -> Result<()> {
         self.frames.send(work).map_err(|_| stopped())
     }
 
-    /// Stores a run of blobs that are this caller's to store, by [`Lane::is_stored`]; `replaced` stood in
-    /// its place before.
+    /// Stores a run of blobs, but for those that are on their way by now; `replaced` stood in its place
+    /// before.
     ///
     /// # Errors
     /// See [`Lane::put`].
     pub fn put_run(&mut self, run: PlainFrame, replaced: Vec<BlobId>, tries: &Tries) -> Result<()> {
+        let is_new: Vec<bool> = run.ids.iter().map(|id| self.claims(*id)).collect();
+        let run = if is_new.iter().all(|new| *new) { run } else { run.only(&is_new) };
         run.lens.iter().for_each(|len| self.counted(*len as usize));
         if !replaced.is_empty() && run.bytes.len() >= limits::RUN_DELTA_MIN && tries.is_due() {
             return self.send(Work::Run(run, replaced, tries.clone()));
@@ -327,12 +360,12 @@ impl<'w> Lane<'w> {
         run.blobs().try_for_each(|(id, blob)| self.push(run.kind, id, blob))
     }
 
-    /// True if the blob counts as stored; otherwise it is this caller's to store.
+    /// True if the blob counts as stored, or is on its way.
     ///
     /// # Errors
     /// See [`Lane::put`].
     pub fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
-        if !self.state.underway().insert(*id) {
+        if self.state.underway().contains(id) {
             return Ok(true);
         }
         let counting = self.counting;
@@ -340,9 +373,6 @@ impl<'w> Lane<'w> {
         let deepest = self.state.deltas.deepest_counted();
         let found = index
             .find(id, &mut self.hint, |copy| Ok(copy.frame().depth <= deepest && counting.counts(index, copy)?))?;
-        if found.is_some() {
-            self.state.underway().remove(id);
-        }
         Ok(found.is_some())
     }
 
@@ -351,26 +381,12 @@ impl<'w> Lane<'w> {
         self.state.warn(e, consequence);
     }
 
-    fn empty(&self, kind: BlobKind) -> PlainFrame {
-        let mut frame = PlainFrame::new(kind);
-        match self.spare.try_recv() {
-            Ok(bytes) => frame.bytes = bytes,
-            Err(_) => frame.bytes.reserve_exact(limits::FRAME_PLAIN_MAX),
-        }
-        frame
-    }
-
     /// Hands over what is left.
     ///
     /// # Errors
     /// As [`Lane::put`].
     pub fn finish(mut self) -> Result<()> {
-        for frame in std::mem::take(&mut self.open) {
-            if !frame.lens.is_empty() {
-                self.send(Work::Plain(frame))?;
-            }
-        }
-        Ok(())
+        std::mem::take(&mut self.open.0).into_iter().try_for_each(|frame| self.send(Work::Plain(frame)))
     }
 }
 
@@ -380,7 +396,7 @@ struct Compress<'s> {
     state: &'s WriterState<'s>,
     compressor: Compressor,
     /// Runs that no older blob helps, until they fill a frame.
-    plain: Vec<PlainFrame>,
+    plain: Gather,
     encoded: &'s Sender<EncodedFrame>,
     spare: &'s Sender<Vec<u8>>,
 }
@@ -400,14 +416,14 @@ fn compress(
         hint: Hint::default(),
     });
     let compressor = Compressor::new(level)?;
-    let mut compress = Compress { chooser, state, compressor, plain: Vec::new(), encoded, spare };
+    let mut compress = Compress { chooser, state, compressor, plain: Gather::default(), encoded, spare };
     for work in work {
         match work {
             Work::Plain(frame) => compress.frame(frame)?,
             Work::Run(run, replaced, tries) => compress.run(&run, &replaced, &tries)?,
         }
     }
-    std::mem::take(&mut compress.plain).into_iter().try_for_each(|frame| compress.frame(frame))
+    std::mem::take(&mut compress.plain.0).into_iter().try_for_each(|frame| compress.frame(frame))
 }
 
 impl Compress<'_> {
@@ -444,25 +460,13 @@ impl Compress<'_> {
         tries.tell(delta.is_some());
         match delta {
             Some(delta) => self.send(delta),
-            None => run.blobs().try_for_each(|(id, blob)| self.gather(run.kind, id, blob)),
+            None => run.blobs().try_for_each(|(id, blob)| {
+                match self.plain.push(limits::RUN_FRAME_PLAIN, (run.kind, id, blob), Vec::new) {
+                    Some(full) => self.frame(full),
+                    None => Ok(()),
+                }
+            }),
         }
-    }
-
-    fn gather(&mut self, kind: BlobKind, id: BlobId, blob: &[u8]) -> Result<()> {
-        let at = match self.plain.iter().position(|f| f.kind == kind) {
-            Some(at) => at,
-            None => {
-                self.plain.push(PlainFrame::new(kind));
-                self.plain.len() - 1
-            }
-        };
-        let gathered = self.plain[at].bytes.len() + blob.len();
-        if !self.plain[at].fits(blob.len()) || gathered > limits::RUN_FRAME_PLAIN && gathered > blob.len() {
-            let full = std::mem::replace(&mut self.plain[at], PlainFrame::new(kind));
-            self.frame(full)?;
-        }
-        self.plain[at].push(id, blob);
-        Ok(())
     }
 }
 
