@@ -117,10 +117,7 @@ impl Reading {
     /// # Errors
     /// The local index's.
     pub fn need(&mut self, repo: &Repository, copy: &BlobCopy) -> Result<Option<FrameNumber>> {
-        let mut left = limits::BLOB_FRAMES_MAX;
-        let place =
-            Place { entry: copy.entry(), pack: copy.pack(), number: copy.frame_number(), offset: copy.offset() };
-        self.plan(repo, place, copy.frame(), &mut left)
+        self.plan(repo, Place::of(copy), copy.frame(), &mut { limits::BLOB_FRAMES_MAX })
     }
 
     /// The same for a frame of a pack.
@@ -146,10 +143,7 @@ impl Reading {
             return Ok(None);
         }
         *left -= 1;
-        let (mut bases, mut place) = (Vec::with_capacity(frame.bases.len()), (at.entry, at.offset));
-        if frame.depth > 0 {
-            place = (EntryNumber::MAX, u64::MAX);
-        }
+        let mut bases: Vec<Base> = Vec::with_capacity(frame.bases.len());
         for id in &frame.bases {
             let is_below = |copy: &BlobCopy| Ok(copy.frame().depth < frame.depth);
             let copy = match repo.index().find(id, &mut self.hint, is_below)? {
@@ -157,12 +151,11 @@ impl Reading {
                 found => found,
             };
             let Some(copy) = copy else { return Ok(None) };
-            let at =
-                Place { entry: copy.entry(), pack: copy.pack(), number: copy.frame_number(), offset: copy.offset() };
-            let Some(below) = self.plan(repo, at, copy.frame(), left)? else { return Ok(None) };
-            place = place.min(self.frames[below as usize].place);
+            let Some(below) = self.plan(repo, Place::of(&copy), copy.frame(), left)? else { return Ok(None) };
             bases.push(Base { frame: below, at: copy.at(), len: copy.size(), id: *id });
         }
+        let places = bases.iter().map(|base| self.frames[base.frame as usize].place);
+        let place = places.min().unwrap_or((at.entry, at.offset));
         let number = self.frames.len() as FrameNumber;
         let frame = Frame { ids: Vec::new(), bases: Vec::new(), ..frame.clone() };
         let Place { entry, pack, number: in_pack, offset } = at;
@@ -261,6 +254,12 @@ struct Place {
     offset: u64,
 }
 
+impl Place {
+    fn of(copy: &BlobCopy) -> Self {
+        Self { entry: copy.entry(), pack: copy.pack(), number: copy.frame_number(), offset: copy.offset() }
+    }
+}
+
 /// Sealed bytes of some frames of a pack.
 struct Span {
     bytes: Vec<u8>,
@@ -353,17 +352,18 @@ impl Run<'_> {
         self.repo.names().pack(&planned.pack)
     }
 
-    /// Fetches the sealed bytes of a group: frames that lie close together in one pack with one request.
+    /// Fetches the sealed bytes of a group: frames that lie close together, by one entry, with one request.
     fn fetch(&self, group: &[FrameNumber]) -> Result<Sealed> {
         let mut order: Vec<FrameNumber> = group.to_vec();
-        order.sort_unstable_by_key(|n| (self.planned(*n).pack, self.planned(*n).offset));
+        // Frames are opened in place: another entry that names the same pack has bytes of its own.
+        order.sort_unstable_by_key(|n| (self.planned(*n).entry, self.planned(*n).offset));
         let end = |p: &Planned| p.offset + u64::from(p.frame.stored);
         let mut sealed = Sealed { spans: Vec::new(), of: HashMap::with_capacity(group.len()) };
         let mut rest = &order[..];
         while let Some(first) = rest.first().map(|n| self.planned(*n)) {
             let (mut last, mut count) = (end(first), 0);
             for next in rest.iter().map(|n| self.planned(*n)) {
-                let far = next.pack != first.pack
+                let far = next.entry != first.entry
                     || next.offset > last + GAP_MAX
                     || end(next).saturating_sub(first.offset) > limits::FETCH_MAX as u64;
                 if far && count > 0 {

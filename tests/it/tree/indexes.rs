@@ -201,3 +201,30 @@ fn a_folder_of_folders_that_are_no_trees_is_listed_all_the_same() {
         .expect(1, 300 * MIB);
     assert_eq!(restored(&world, "good"), b"good");
 }
+
+#[test]
+fn a_pack_that_two_index_objects_name_is_sound_twice() {
+    let world = Hostile::new();
+    let data: Vec<Vec<u8>> = (0..6).map(|n| noise(&format!("twice {n}"), 1000)).collect();
+    let ids: Vec<BlobId> = data.iter().map(|d| world.repo.id_keys().blob_id(BlobKind::Chunk, d)).collect();
+    let lens = vec![1000; ids.len()];
+    let pack = world.pack(EncodedFrame::plain(Codec::Raw, BlobKind::Chunk, data.concat(), lens, ids.clone()));
+    let other = world.pack(EncodedFrame::plain(
+        Codec::Raw,
+        BlobKind::Chunk,
+        noise("o", 9),
+        vec![9],
+        vec![world.repo.id_keys().blob_id(BlobKind::Chunk, &noise("o", 9))],
+    ));
+    world.index(&IndexObject { packs: vec![pack.clone()], ..IndexObject::default() });
+    world.index(&IndexObject { packs: vec![other, pack], ..IndexObject::default() });
+    let file = |n: usize| {
+        let extents = vec![Extent { id: Some(ids[n]), len: 1000 }];
+        with_content(format!("{n}"), Content { level: 0, extents })
+    };
+    world.snapshot(world.tree(&(0..6).map(file).collect::<Vec<_>>()));
+    watch(&mut world.place.command(&["check", "--read-data"])).expect(0, 300 * MIB);
+    watch(&mut world.place.command(&["restore", "latest", "--target", "target", "--numeric-owner"]))
+        .expect(0, 300 * MIB);
+    assert!((0..6).all(|n| restored(&world, &format!("{n}")) == data[n]));
+}
