@@ -197,15 +197,7 @@ impl Base<'_> {
                             continue;
                         }
                     }
-                    entries.push(KnownEntry {
-                        name: mark(repo.id_keys(), folder, &node.name),
-                        kind: node.kind,
-                        size: node.size,
-                        mtime: node.mtime,
-                        ctime: node.ctime,
-                        inode: node.inode,
-                        content: node.content,
-                    });
+                    entries.push(KnownEntry::of(mark(repo.id_keys(), folder, &node.name), node));
                 }
                 Some(KnownFolder { content: content.clone(), entries })
             }

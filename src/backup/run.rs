@@ -417,15 +417,7 @@ impl<'a> Planned<'a> {
             Some(_) => {}
         }
         if let Some(known) = known {
-            let entry = KnownEntry {
-                name: mark(self.repo.id_keys(), &self.mark, name.as_bytes()),
-                kind: node.kind,
-                size: node.size,
-                mtime: node.mtime,
-                ctime: node.ctime,
-                inode: node.inode,
-                content: node.content,
-            };
+            let entry = KnownEntry::of(mark(self.repo.id_keys(), &self.mark, name.as_bytes()), node);
             known.put(&self.mark, &KnownFolder { content: root.clone(), entries: vec![entry] });
         }
         Ok((root, Findings { summary, troubles: Vec::new() }))

@@ -584,15 +584,7 @@ impl<'a, 'w> Walk<'a, 'w> {
             if let (Some(lane), Some(tree)) = (&mut self.lane, &mut tree) {
                 tree.push(&node, lane)?;
             }
-            now.entries.push(KnownEntry {
-                name: entry.mark,
-                kind: node.kind,
-                size: node.size,
-                mtime: node.mtime,
-                ctime: node.ctime,
-                inode: node.inode,
-                content: node.content,
-            });
+            now.entries.push(KnownEntry::of(entry.mark, node));
         }
         if let (Some(lane), Some(tree)) = (&mut self.lane, tree) {
             now.content = tree.finish(lane)?;
