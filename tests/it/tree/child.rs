@@ -75,8 +75,13 @@ fn heeds_interrupts(pid: Pid) -> bool {
     caught.is_some_and(|mask| mask & 1 << (Signal::INT.as_raw() - 1) != 0)
 }
 
-/// The most memory that a process has had, bytes; `None` once it has ended.
+/// The most memory that a process has had, bytes; `None` once it has ended, and before it runs a
+/// program of its own: until then what it has is all that these tests have.
 pub fn high_water(pid: Pid) -> Option<u64> {
+    let program = std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).ok()?;
+    if program == std::env::current_exe().ok()? {
+        return None;
+    }
     status(pid, "VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
