@@ -11,17 +11,23 @@ use crate::index::{BlobCopy, Hint};
 use crate::limits;
 use crate::pack::Bases;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// Steps that one delta takes the place of once so many of a size lie on one another.
-const ALIKE_MAX: usize = 4;
+const ALIKE_MAX: usize = 3;
 /// Steps are of a size if none is more than so many times the smallest.
 const ALIKE: u64 = 3;
+/// And only if together they are no more than this part of the run: what changes all the time would be
+/// repeated all the time.
+const MERGED: u64 = 8;
 /// What is less than this part of a run is repeated rather than rested on.
 const REPEATED: u64 = 64;
 /// A chain that is this deep is not made deeper.
-const CHAIN_MAX: usize = 8;
+const CHAIN_MAX: u8 = 8;
 /// The same for trees and lists, which are few.
-const LIST_CHAIN_MAX: usize = 12;
+const LIST_CHAIN_MAX: u8 = 12;
+/// Bytes by which what faces each other in a frame and in its bases may have moved.
+const SLACK: u64 = 1024;
 
 /// What a run could rest on.
 struct Candidate {
@@ -91,10 +97,11 @@ impl Chooser<'_> {
         }
         // The steps from one candidate to the next, the newest first.
         let steps: Vec<u64> = chain.iter().skip(1).map(|lower| lower.step).collect();
+        let depths: Vec<u8> = chain.iter().map(Candidate::depth).collect();
         let down = match kind {
-            BlobKind::Chunk => steps_down(&steps, len as u64),
+            BlobKind::Chunk => steps_down(&steps, &depths, len as u64),
             // Ids, mostly: what is repeated of them cannot be compressed.
-            BlobKind::Tree | BlobKind::List if steps.len() < LIST_CHAIN_MAX => 0,
+            BlobKind::Tree | BlobKind::List if depths.first().is_none_or(|depth| *depth < LIST_CHAIN_MAX) => 0,
             BlobKind::Tree | BlobKind::List => steps.len(),
         };
         Ok(chain.swap_remove(down))
@@ -118,15 +125,25 @@ impl Chooser<'_> {
                 }
                 continue;
             }
-            if !frames.insert((copy.entry(), copy.frame_number())) {
+            let frame = (copy.entry(), copy.frame_number());
+            if !frames.insert(frame) {
                 continue;
             }
             lower.step += u64::from(copy.frame().stored);
+            let same = above.copies.iter().map(|(_, copy)| copy).filter(|c| (c.entry(), c.frame_number()) == frame);
+            let wanted: Vec<Range<u64>> =
+                same.map(|c| u64::from(c.at())..u64::from(c.at()) + u64::from(c.size())).collect();
+            let mut below = Vec::with_capacity(copy.frame().bases.len());
             for base in &copy.frame().bases {
-                if ids.insert(*base)
-                    && let Some(found) = self.copy(base, depth - 1)?
-                {
-                    lower.copies.push((*base, found));
+                if let Some(found) = self.copy(base, depth - 1)? {
+                    below.push((*base, found));
+                }
+            }
+            let sizes: Vec<u64> = below.iter().map(|(_, copy)| u64::from(copy.size())).collect();
+            let kept = facing(&wanted, copy.frame().plain_len() as u64, &sizes);
+            for (base, kept) in below.into_iter().zip(kept) {
+                if kept && ids.insert(base.0) {
+                    lower.copies.push(base);
                 }
             }
         }
@@ -134,8 +151,29 @@ impl Chooser<'_> {
     }
 }
 
-/// How many steps down a chain a run of `len` bytes goes; the steps' sizes, from the top.
-fn steps_down(steps: &[u64], len: u64) -> usize {
+/// Which of a frame's bases, of these sizes, the wanted parts of its `plain` bytes face: what stood where
+/// they stand now, give or take what came and went.
+fn facing(wanted: &[Range<u64>], plain: u64, sizes: &[u64]) -> Vec<bool> {
+    let total: u64 = sizes.iter().sum();
+    let slack = SLACK + total.abs_diff(plain);
+    let scaled = |at: u64| (u128::from(at) * u128::from(total) / u128::from(plain.max(1))) as u64;
+    let mut at = 0;
+    sizes
+        .iter()
+        .map(|size| {
+            let base = at..at + size;
+            at += size;
+            wanted.iter().any(|want| {
+                base.start < scaled(want.end).saturating_add(slack)
+                    && scaled(want.start) < base.end.saturating_add(slack)
+            })
+        })
+        .collect()
+}
+
+/// How many steps down a chain a run of `len` bytes goes; the steps' sizes, and the depths before and
+/// after each of them, from the top.
+fn steps_down(steps: &[u64], depths: &[u8], len: u64) -> usize {
     let mut down = 0;
     // What costs next to nothing is repeated.
     let mut repeated = 0;
@@ -144,36 +182,63 @@ fn steps_down(steps: &[u64], len: u64) -> usize {
         down += 1;
     }
     let smallest = steps.iter().min().copied().unwrap_or(0);
-    let alike = steps.iter().take_while(|step| **step <= smallest * ALIKE).count();
-    if alike >= ALIKE_MAX {
-        down = down.max(alike);
+    let alike: Vec<u64> = steps.iter().copied().take_while(|step| *step <= smallest * ALIKE).collect();
+    if alike.len() >= ALIKE_MAX && alike.iter().sum::<u64>() * MERGED <= len {
+        down = down.max(alike.len());
     }
-    if steps.len() - down >= CHAIN_MAX { steps.len() } else { down }
+    if depths.get(down).is_some_and(|depth| *depth >= CHAIN_MAX) { steps.len() } else { down }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Depths of a chain in which each step is one deeper.
+    fn down(steps: &[u64], len: u64) -> usize {
+        let depths: Vec<u8> = (0..=steps.len() as u8).rev().collect();
+        steps_down(steps, &depths, len)
+    }
+
     #[test]
     fn one_delta_takes_the_place_of_some_that_are_alike() {
-        assert_eq!(steps_down(&[], 100_000), 0);
-        assert_eq!(steps_down(&[2000, 2500, 2000], 100_000), 0);
-        assert_eq!(steps_down(&[2000, 2500, 2000, 2100], 100_000), 4);
-        assert_eq!(steps_down(&[2000, 2500, 2000, 2100, 9000], 100_000), 4);
-        assert_eq!(steps_down(&[2000, 2500, 2000, 9000, 9000], 100_000), 0);
-        assert_eq!(steps_down(&[9000, 9000, 9000, 9000], 100_000), 4);
+        assert_eq!(down(&[], 100_000), 0);
+        assert_eq!(down(&[2000, 2500], 100_000), 0);
+        assert_eq!(down(&[2000, 2500, 2000], 100_000), 3);
+        assert_eq!(down(&[2000, 2500, 2000, 9000], 100_000), 3);
+        assert_eq!(down(&[2000, 2500, 9000, 9000], 100_000), 0);
+    }
+
+    #[test]
+    fn what_changes_all_the_time_is_not_repeated_all_the_time() {
+        assert_eq!(down(&[4000, 4000, 4500], 100_000), 3);
+        assert_eq!(down(&[4000, 4000, 4600], 100_000), 0);
+        assert_eq!(down(&[9000; 7], 100_000), 0);
     }
 
     #[test]
     fn what_costs_next_to_nothing_is_repeated() {
-        assert_eq!(steps_down(&[500, 500, 500, 9000], 100_000), 3);
-        assert_eq!(steps_down(&[1500], 100_000), 1);
-        assert_eq!(steps_down(&[1600], 100_000), 0);
+        assert_eq!(down(&[500, 500, 500, 9000], 100_000), 3);
+        assert_eq!(down(&[1500], 100_000), 1);
+        assert_eq!(down(&[1600], 100_000), 0);
     }
 
     #[test]
     fn chains_end() {
-        assert_eq!(steps_down(&[2000, 7000, 2000, 7000, 2000, 7000, 2000, 7000], 100_000), 8);
+        assert_eq!(down(&[9000; 8], 100_000), 8);
+        // Frames below may lie deeper than there are steps.
+        assert_eq!(steps_down(&[9000, 9000], &[8, 5, 0], 100_000), 2);
+        assert_eq!(steps_down(&[9000, 9000], &[7, 5, 0], 100_000), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_frame_faces_a_part_of_its_bases() {
+        let faces = |wanted: Range<u64>, plain, sizes: &[u64]| facing(&[wanted], plain, sizes);
+        assert_eq!(faces(0..10_000, 40_000, &[10_000, 10_000, 20_000]), [true, true, false]);
+        assert_eq!(faces(12_000..18_000, 40_000, &[10_000, 10_000, 20_000]), [false, true, false]);
+        assert_eq!(faces(0..40_000, 40_000, &[10_000, 10_000, 20_000]), [true, true, true]);
+        // What came or went may have moved the rest.
+        assert_eq!(faces(12_000..18_000, 40_000, &[10_000, 10_000, 40_000]), [true, true, true]);
+        assert_eq!(faces(0..10, 10, &[]), [false; 0]);
+        assert_eq!(faces(0..u64::from(u32::MAX), 0, &[u64::from(u32::MAX)]), [true]);
     }
 }
