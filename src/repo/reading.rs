@@ -329,16 +329,23 @@ impl Kept {
     }
 }
 
+/// What a thread decodes with.
+struct Hands {
+    decompressor: Decompressor,
+    /// The last frame's bases: room for the next one's.
+    bases: Vec<u8>,
+}
+
 impl Run<'_> {
     fn work(&self, groups: &Receiver<&[FrameNumber]>) -> Result<()> {
-        let mut decompressor = Decompressor::new()?;
+        let mut hands = Hands { decompressor: Decompressor::new()?, bases: Vec::new() };
         for group in groups {
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
             }
             let mut sealed = self.fetch(group)?;
             for number in group {
-                self.frame(*number, &mut sealed, &mut decompressor)?;
+                self.frame(*number, &mut sealed, &mut hands)?;
             }
         }
         Ok(())
@@ -393,9 +400,9 @@ impl Run<'_> {
         Ok(sealed)
     }
 
-    fn frame(&self, number: FrameNumber, sealed: &mut Sealed, decompressor: &mut Decompressor) -> Result<()> {
+    fn frame(&self, number: FrameNumber, sealed: &mut Sealed, hands: &mut Hands) -> Result<()> {
         let planned = self.planned(number);
-        let decoded = self.decode(number, sealed, decompressor);
+        let decoded = self.decode(number, sealed, hands);
         {
             let mut kept = self.lock();
             planned.bases.iter().for_each(|base| kept.release(base));
@@ -410,27 +417,26 @@ impl Run<'_> {
         }
     }
 
-    fn decode<'d>(
-        &self,
-        number: FrameNumber,
-        sealed: &'d mut Sealed,
-        decompressor: &'d mut Decompressor,
-    ) -> Result<&'d [u8]> {
+    fn decode<'d>(&self, number: FrameNumber, sealed: &'d mut Sealed, hands: &'d mut Hands) -> Result<&'d [u8]> {
         let planned = self.planned(number);
-        let bases = self.bases(planned, decompressor)?;
+        // A base that has to be decoded as well needs room of its own.
+        let mut bases = std::mem::take(&mut hands.bases);
+        bases.clear();
+        self.bases(planned, &mut bases, hands)?;
+        hands.bases = bases;
         let key = self.repo.pack_key(planned.entry, &planned.pack)?;
         let bytes = sealed.frame(number, planned, || {
             let bytes =
                 self.repo.store().read_range(&self.object(planned), planned.offset, planned.frame.stored as usize)?;
             Ok(Span { bytes: bytes.into(), begin: planned.offset })
         })?;
-        key.frame(planned.number.into(), &planned.frame, bytes, &bases, decompressor)
+        key.frame(planned.number.into(), &planned.frame, bytes, &hands.bases, &mut hands.decompressor)
             .map_err(|e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number)))
     }
 
     /// A base frame that another thread has not come to yet, or that was not kept: decoded here as well, and
     /// kept for all that rest on it.
-    fn again(&self, number: FrameNumber, decompressor: &mut Decompressor) -> Result<Arc<Vec<u8>>> {
+    fn again(&self, number: FrameNumber, hands: &mut Hands) -> Result<Arc<Vec<u8>>> {
         let planned = self.planned(number);
         if let Some(plain) = self.repo.cached_frame(planned.entry, planned.number) {
             return Ok(plain);
@@ -440,14 +446,14 @@ impl Run<'_> {
             return Err(Error::damaged(self.object(planned), why));
         }
         let mut alone = Sealed { spans: Vec::new(), of: HashMap::new() };
-        let plain = Arc::new(self.decode(number, &mut alone, decompressor)?.to_vec());
+        let plain = Arc::new(self.decode(number, &mut alone, hands)?.to_vec());
         self.repo.cache_frame(planned.entry, planned.number, &plain);
         self.lock().keep(number, &plain);
         Ok(plain)
     }
 
     /// Appends a base that hashes to its id.
-    fn base(&self, above: &Planned, base: &Base, plain: &mut Vec<u8>, decompressor: &mut Decompressor) -> Result<()> {
+    fn base(&self, above: &Planned, base: &Base, plain: &mut Vec<u8>, hands: &mut Hands) -> Result<()> {
         let kind = above.frame.kind;
         let is_sound = |blob: &[u8]| self.trust == Trust::Blobs || self.repo.id_keys().blob_id(kind, blob) == base.id;
         let kept = self.lock().get(base);
@@ -455,7 +461,7 @@ impl Run<'_> {
             plain.extend_from_slice(&blob);
             return Ok(());
         }
-        match self.again(base.frame, decompressor) {
+        match self.again(base.frame, hands) {
             Ok(frame) => {
                 let blob = frame.get(base.at as usize..base.at as usize + base.len as usize);
                 if let Some(blob) = blob.filter(|blob| is_sound(blob)) {
@@ -471,17 +477,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn bases(&self, planned: &Planned, decompressor: &mut Decompressor) -> Result<Vec<u8>> {
+    fn bases(&self, planned: &Planned, plain: &mut Vec<u8>, hands: &mut Hands) -> Result<()> {
         let len: usize = planned.bases.iter().map(|base| base.len as usize).sum();
         if len > limits::FRAME_BASE_PLAIN_MAX {
             let why = format!("frame {} rests on more than any frame may", planned.number);
             return Err(Error::damaged(self.object(planned), why));
         }
-        let mut plain = Vec::with_capacity(len);
-        for base in &planned.bases {
-            self.base(planned, base, &mut plain, decompressor)?;
-        }
-        Ok(plain)
+        plain.reserve(len);
+        planned.bases.iter().try_for_each(|base| self.base(planned, base, plain, hands))
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
