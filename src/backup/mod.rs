@@ -4,6 +4,7 @@
 
 mod align;
 mod base;
+mod compare;
 mod content;
 mod file;
 mod known;

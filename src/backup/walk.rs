@@ -7,15 +7,15 @@
 //! files, and holds folder handles, never paths, so that no link leads it away.
 
 use super::base::{Base, Token, mark};
+use super::compare::{Entry, compare, forget_below};
 use super::file::ReadFile;
-use super::known::{Known, KnownEntry, KnownFolder, Mark, is_racy};
+use super::known::{Known, KnownEntry, KnownFolder, Mark};
 use super::paths::{Branch, Root};
 use super::tree::TreeBuilder;
 use super::{Findings, Trouble};
 use crate::crypto::derive::IdKeys;
 use crate::error::{Error, Result};
 use crate::format::content::Content;
-use crate::format::manifest::Tally;
 use crate::format::node::Kind;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
@@ -24,7 +24,7 @@ use crate::source::files::{Folder, Stat, Trail};
 use crate::source::users::Users;
 use crossbeam_channel::{Receiver, Sender};
 use ignore::gitignore::Gitignore;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -60,27 +60,6 @@ impl Job {
 struct Place {
     folder: usize,
     entry: usize,
-}
-
-struct Entry {
-    folder: Arc<Folder>,
-    name: Vec<u8>,
-    mark: Mark,
-    stat: Stat,
-    content: Content,
-    /// Nothing about it changed against the base.
-    same: bool,
-    /// It could not be read, and is left out.
-    lost: bool,
-    /// The user named it, or something below it.
-    named: bool,
-    /// Its folder as it was, if it was one.
-    token: Token,
-    branch: Option<BTreeMap<Vec<u8>, Branch>>,
-    /// What it was made of before.
-    before: Content,
-    /// If it is a file that is to be read: what its new content is held against.
-    old: Content,
 }
 
 /// A folder that is underway.
@@ -224,20 +203,7 @@ impl<'a, 'w> Walk<'a, 'w> {
 
     fn entry(&self, folder: &Arc<Folder>, name: Vec<u8>, stat: Stat, above: &Mark) -> Entry {
         let mark = mark(self.settings.keys, above, &name);
-        Entry {
-            folder: Arc::clone(folder),
-            name,
-            mark,
-            stat,
-            content: Content::default(),
-            same: false,
-            lost: false,
-            named: false,
-            token: Token::Unknown,
-            branch: None,
-            before: Content::default(),
-            old: Content::default(),
-        }
+        Entry::new(Arc::clone(folder), name, mark, stat)
     }
 
     fn stat_all(&mut self, folder: &Arc<Folder>, names: Vec<Vec<u8>>, stored: &Trail, above: &Mark) -> Vec<Entry> {
@@ -298,7 +264,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         self.next += 1;
         let before = self.settings.base.folder(self.known, &token, &mark);
         let mut folder = Underway { parent, mark, stored, before, entries, waiting: 1 };
-        self.compare(&mut folder)?;
+        self.compare(&mut folder);
         let (mut files, mut subfolders) = (Vec::new(), Vec::new());
         for (at, entry) in folder.entries.iter().enumerate() {
             match entry.stat.kind {
@@ -357,85 +323,21 @@ impl<'a, 'w> Walk<'a, 'w> {
         Error::Invalid("the readers have stopped".into())
     }
 
-    /// Compares a folder's entries with the folder as it was.
-    fn compare(&mut self, folder: &mut Underway) -> Result<()> {
-        let summary = &mut self.findings.summary;
-        let (mut removed, mut gone, mut skipped) = (Tally::default(), Vec::new(), 0);
+    /// Compares a folder's entries with the folder as it was, and counts.
+    fn compare(&mut self, folder: &mut Underway) {
+        let Settings { base, dry_run, monitor, .. } = &self.settings;
         let before = folder.before.as_ref().map_or(&[][..], |f| &f.entries[..]);
-        let mut by_name: Option<HashMap<Mark, usize>> = None;
-        let mut matched = vec![false; before.len()];
-        for (at, entry) in folder.entries.iter_mut().enumerate() {
-            let size = if entry.stat.kind == Kind::File { entry.stat.size } else { 0 };
-            summary.total.entries += 1;
-            // Sparse files may claim more than can be counted.
-            summary.total.bytes = summary.total.bytes.saturating_add(size);
-            // Names mostly stand where they stood.
-            let old = match before.get(at) {
-                Some(old) if old.name == entry.mark => Some(at),
-                _ => by_name
-                    .get_or_insert_with(|| before.iter().enumerate().map(|(n, e)| (e.name, n)).collect())
-                    .get(&entry.mark)
-                    .copied(),
-            };
-            let Some(old) = old else {
-                summary.added.entries += 1;
-                summary.added.bytes = summary.added.bytes.saturating_add(size);
-                continue;
-            };
-            matched[old] = true;
-            let old = &before[old];
-            entry.token = self.settings.base.below(old);
-            let started = self.settings.base.started().unwrap_or_default();
-            let racy = is_racy(entry.stat.mtime, started) || is_racy(entry.stat.ctime, started);
-            entry.before = old.content.clone();
-            if old.kind == Kind::File {
-                entry.old = old.content.clone();
-            }
-            if old.matches(&entry.stat) && !racy {
-                entry.same = true;
-                entry.content = old.content.clone();
-                skipped = u64::saturating_add(skipped, size);
-            } else if !racy || !old.matches(&entry.stat) {
-                summary.changed.entries += 1;
-                summary.changed.bytes = summary.changed.bytes.saturating_add(size);
-            }
-            if old.kind == Kind::Dir && entry.stat.kind != Kind::Dir {
-                gone.push(old.clone());
-            }
+        let found = compare(&mut folder.entries, before, base);
+        let summary = &mut self.findings.summary;
+        summary.total.add(found.total);
+        summary.added.add(found.added);
+        summary.changed.add(found.changed);
+        summary.removed.add(found.removed);
+        if found.unchanged > 0 {
+            monitor.event(Event::Bytes(found.unchanged));
         }
-        for (old, _) in before.iter().zip(&matched).filter(|(_, matched)| !**matched) {
-            removed.entries += 1;
-            removed.bytes = removed.bytes.saturating_add(if old.kind == Kind::File { old.size } else { 0 });
-            gone.push(old.clone());
-        }
-        summary.removed.entries += removed.entries;
-        summary.removed.bytes = summary.removed.bytes.saturating_add(removed.bytes);
-        if skipped > 0 {
-            self.settings.monitor.event(Event::Bytes(skipped));
-        }
-        gone.iter().filter(|old| old.kind == Kind::Dir).for_each(|old| self.forget_below(old));
-        Ok(())
-    }
-
-    /// A folder that is no more: counts what it held, and ends its rows in the local state.
-    fn forget_below(&mut self, old: &KnownEntry) {
-        let mut pending = vec![old.clone()];
-        while let Some(folder) = pending.pop() {
-            let token = self.settings.base.below(&folder);
-            if let Some(before) = self.settings.base.folder(self.known, &token, &folder.name) {
-                for entry in before.entries {
-                    self.findings.summary.removed.entries += 1;
-                    let size = if entry.kind == Kind::File { entry.size } else { 0 };
-                    let removed = &mut self.findings.summary.removed.bytes;
-                    *removed = removed.saturating_add(size);
-                    if entry.kind == Kind::Dir {
-                        pending.push(entry);
-                    }
-                }
-            }
-            if let (Some(known), false) = (self.known, self.settings.dry_run) {
-                known.end(&folder.name);
-            }
+        for old in found.gone.iter().map(|at| &before[*at]).filter(|old| old.kind == Kind::Dir) {
+            summary.removed.add(forget_below(old, base, self.known, *dry_run));
         }
     }
 

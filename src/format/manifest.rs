@@ -2,6 +2,7 @@
 
 use super::cbor::{Fields, Record, count, finished};
 use super::content::Content;
+use super::node::Kind;
 use crate::clock::Timestamp;
 use crate::error::Malformed;
 use crate::id::SnapshotId;
@@ -59,6 +60,19 @@ pub struct Tally {
     pub entries: u64,
     /// Bytes of files.
     pub bytes: u64,
+}
+
+impl Tally {
+    /// One entry; what is no file has no bytes.
+    pub fn of(kind: Kind, size: u64) -> Self {
+        Self { entries: 1, bytes: if kind == Kind::File { size } else { 0 } }
+    }
+
+    /// Adds what another counted. Sparse files may claim more than can be counted.
+    pub fn add(&mut self, other: Self) {
+        self.entries = self.entries.saturating_add(other.entries);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
 }
 
 /// What a snapshot holds, and what changed against its base.
