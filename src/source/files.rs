@@ -40,6 +40,9 @@ pub struct Stat {
     pub mtime: Timestamp,
     /// Last change of the entry.
     pub ctime: Timestamp,
+    /// When the inode came to be, where the file system tells: numbers are given to new files again, and
+    /// this says that it is another file.
+    pub born: Option<Timestamp>,
     /// Inode number.
     pub inode: u64,
     /// Device that holds the inode.
@@ -89,6 +92,7 @@ impl TryFrom<Statx> for Stat {
             gid: s.stx_gid,
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
+            born: StatxFlags::from_bits_retain(s.stx_mask).contains(StatxFlags::BTIME).then(|| time(s.stx_btime)),
             inode: s.stx_ino,
             device: fs::makedev(s.stx_dev_major, s.stx_dev_minor),
             links: s.stx_nlink.into(),
@@ -105,7 +109,7 @@ pub(crate) fn statx(at: BorrowedFd<'_>, name: &[u8]) -> io::Result<Statx> {
     if name.is_empty() {
         flags |= AtFlags::EMPTY_PATH;
     }
-    Ok(fs::statx(at, name, flags, StatxFlags::BASIC_STATS)?)
+    Ok(fs::statx(at, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?)
 }
 
 /// The way to a folder. Folders share the way to the one above them: two thousand of them below one
