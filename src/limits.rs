@@ -137,6 +137,21 @@ pub const RUN_DELTA_MIN: usize = 2 * 1024;
 pub const RUN_FRAME_PLAIN: usize = 128 * 1024;
 /// The bases of a run hold at most so many times its own bytes (and one piece).
 pub const BASES_PER_RUN: usize = 4;
+/// A file of fewer bytes whose name is new is held against none that it only resembles: many small ones
+/// pack better together.
+pub const OLD_LIKE_MIN: u64 = 16 * 1024;
+/// Files of fewer bytes are not looked for in other folders.
+pub const OLD_ELSEWHERE_MIN: u64 = 64 * 1024;
+/// In a folder with more new files, or more that are gone, none are paired by size.
+pub const OLD_GONE_MAX: usize = 64;
+/// Files of one pattern that are looked at on each side of a new one.
+pub const OLD_NEIGHBOURS: usize = 8;
+/// What is held of files that other folders had, bytes.
+pub const OLD_HELD_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of a source's notes that are gone through for them.
+pub const OLD_NOTES_BYTES: usize = 256 * 1024 * 1024;
+/// Marks that one snapshot makes to find names in other folders.
+pub const OLD_MARKS_MADE: usize = 4_000_000;
 /// Files that wait to be read, while the walk runs ahead.
 pub const WALK_AHEAD: usize = 512;
 /// Blobs that one round of a restore plans at most.

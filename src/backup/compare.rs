@@ -4,6 +4,7 @@
 use super::base::{Base, Token};
 use super::known::{Known, KnownEntry, Mark, is_racy};
 use super::paths::Branch;
+use super::replace::Old;
 use crate::format::content::Content;
 use crate::format::manifest::Tally;
 use crate::format::node::Kind;
@@ -33,10 +34,12 @@ pub struct Entry {
     pub token: Token,
     /// What the user named below it.
     pub branch: Option<BTreeMap<Vec<u8>, Branch>>,
-    /// What it was made of before.
+    /// The number of the entry that had its name before.
+    pub was: Option<usize>,
+    /// What that was made of.
     pub before: Content,
-    /// If it is a file that is to be read: what its new content is held against.
-    pub old: Content,
+    /// What its content is held against, if that is not what had its name.
+    pub old: Option<Old>,
 }
 
 impl Entry {
@@ -53,8 +56,9 @@ impl Entry {
             named: false,
             token: Token::Unknown,
             branch: None,
+            was: None,
             before: Content::default(),
-            old: Content::default(),
+            old: None,
         }
     }
 
@@ -103,10 +107,8 @@ pub fn compare(entries: &mut [Entry], before: &[KnownEntry], base: &Base<'_>) ->
         matched[was] = true;
         let old = &before[was];
         entry.token = base.below(old);
+        entry.was = Some(was);
         entry.before = old.content.clone();
-        if old.kind == Kind::File {
-            entry.old = old.content.clone();
-        }
         let racy = is_racy(entry.stat.mtime, started) || is_racy(entry.stat.ctime, started);
         let matches = old.matches(&entry.stat);
         if matches && !racy {
@@ -127,14 +129,22 @@ pub fn compare(entries: &mut [Entry], before: &[KnownEntry], base: &Base<'_>) ->
     found
 }
 
-/// A folder that is no more: counts what it held, and ends its rows in the notes, if there are any.
-pub fn forget_below(old: &KnownEntry, base: &Base<'_>, known: Option<&Known>, dry_run: bool) -> Tally {
+/// A folder that is no more: counts what it held, tells `left` of each entry and its folder, and ends its
+/// rows in the notes, if there are any.
+pub fn forget_below(
+    old: &KnownEntry,
+    base: &Base<'_>,
+    known: Option<&Known>,
+    dry_run: bool,
+    mut left: impl FnMut(&Mark, &KnownEntry),
+) -> Tally {
     let mut removed = Tally::default();
     let mut pending = vec![old.clone()];
     while let Some(folder) = pending.pop() {
         let before = base.folder(known, &base.below(&folder), &folder.name).unwrap_or_default();
         for entry in before.entries {
             removed.add(Tally::of(entry.kind, entry.size));
+            left(&folder.name, &entry);
             if entry.kind == Kind::Dir {
                 pending.push(entry);
             }

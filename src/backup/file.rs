@@ -1,7 +1,7 @@
 //! Reading one file: its extents, and whether it stood still meanwhile.
 
 use super::content::ContentBuilder;
-use super::replace::Replace;
+use super::replace::{Old, Replace};
 use crate::chunker::{Chunker, LOOK_AHEAD};
 use crate::error::{Error, Result};
 use crate::format::content::{Content, Extent};
@@ -63,8 +63,9 @@ pub struct Building<'r> {
 }
 
 impl<'r> Building<'r> {
-    fn new(old: Content, lane: &Lane<'r>) -> Self {
-        Self { chunks: Replace::new(BlobKind::Chunk, &old, 0, lane), content: ContentBuilder::new(old) }
+    fn new(Old { content, tries }: Old, lane: &Lane<'r>) -> Self {
+        let chunks = Replace::new(BlobKind::Chunk, &content, 0, lane).sharing(tries);
+        Self { chunks, content: ContentBuilder::new(content) }
     }
 }
 
@@ -98,11 +99,11 @@ impl<'w> FileReader<'w> {
         self.lane.finish()
     }
 
-    /// Reads a file of a folder, which replaces what was made of `old`.
+    /// Reads a file of a folder, and holds it against `old`.
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn read(&mut self, folder: &Folder, name: &[u8], old: Content) -> Result<ReadFile, Stop> {
+    pub fn read(&mut self, folder: &Folder, name: &[u8], old: Old) -> Result<ReadFile, Stop> {
         let (file, stat) = folder.open_file(name)?;
         let mut content = self.begin(old);
         let (mut end, mut total) = (0, 0);
@@ -174,8 +175,8 @@ impl<'w> FileReader<'w> {
         }
     }
 
-    /// A stream that replaces what was made of `old`, to be filled through [`FileReader::stream`].
-    pub fn begin(&self, old: Content) -> Building<'w> {
+    /// A stream that is held against `old`, to be filled through [`FileReader::stream`].
+    pub fn begin(&self, old: Old) -> Building<'w> {
         Building::new(old, &self.lane)
     }
 

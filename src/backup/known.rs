@@ -340,6 +340,27 @@ impl Known {
         KnownFolder::decode(&row, key, since).ok()
     }
 
+    /// Goes through the folders of a version, in no order, until `each` has had enough; those that were
+    /// noted otherwise since are not among them. `each` is told the bytes of a row too.
+    pub fn folders(&self, version: i64, mut each: impl FnMut(&Mark, KnownFolder, usize) -> bool) {
+        let mut read = || -> Result<(), rusqlite::Error> {
+            let mut query = self
+                .connection
+                .prepare_cached("SELECT key, row, since FROM rows WHERE since <= ?1 AND until > ?1")?;
+            let mut rows = query.query([version])?;
+            while let Some(row) = rows.next()? {
+                let (key, bytes): (Mark, _) = (row.get(0)?, row.get_ref(1)?.as_blob()?);
+                if let Ok(folder) = KnownFolder::decode(bytes, &key, row.get(2)?)
+                    && !each(&key, folder, bytes.len())
+                {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.note(read());
+    }
+
     /// Forgets everything: a full snapshot begins anew.
     pub fn clear(&mut self) {
         self.note(self.connection.execute_batch("DELETE FROM rows; DELETE FROM versions"));

@@ -8,6 +8,7 @@ mod compare;
 mod content;
 mod file;
 mod known;
+mod moved;
 mod paths;
 mod replace;
 mod run;

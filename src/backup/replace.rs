@@ -13,6 +13,21 @@ use crate::pack::PlainFrame;
 use crate::repo::{Lane, Tries};
 use crate::snapshot;
 
+/// What a stream is held against, and how that has fared.
+#[derive(Debug, Clone, Default)]
+pub struct Old {
+    /// What the older stream is made of; empty if there is none.
+    pub content: Content,
+    /// Shared by all that are held against others for the same reason.
+    pub tries: Tries,
+}
+
+impl From<Content> for Old {
+    fn from(content: Content) -> Self {
+        Self { content, tries: Tries::default() }
+    }
+}
+
 /// The blobs of one stream, on their way.
 pub struct Replace<'r> {
     kind: BlobKind,
@@ -30,6 +45,11 @@ impl<'r> Replace<'r> {
         let readable = lane.makes_deltas() && old.level >= level && !old.is_empty();
         let old = readable.then(|| Align::new(snapshot::lists_at(lane.repository(), old, level)));
         Self { kind, old, run: PlainFrame::new(kind), covered: 0, tries: Tries::default() }
+    }
+
+    /// The same, where others that fared badly count too.
+    pub fn sharing(self, tries: Tries) -> Self {
+        Self { tries, ..self }
     }
 
     /// Takes the next blob of the stream, which stands for `covers` bytes of it; returns its id.

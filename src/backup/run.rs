@@ -394,7 +394,7 @@ impl<'a> Planned<'a> {
         let before = base.folder(known, &base.root(self.mark), &self.mark).unwrap_or_default();
         let old = before.entries.first().map(|e| e.content.clone());
         let mut reader = FileReader::new(writer.lane(), self.repo.chunker(), monitor);
-        let mut building = reader.begin(old.clone().unwrap_or_default());
+        let mut building = reader.begin(old.clone().unwrap_or_default().into());
         stream.start()?;
         let len = reader.stream(&mut stream, &mut building).map_err(|stop| match stop {
             Stop::Source(source) => Error::Source { path: label.into(), source },

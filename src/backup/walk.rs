@@ -10,7 +10,9 @@ use super::base::{Base, Token, mark};
 use super::compare::{Entry, compare, forget_below};
 use super::file::ReadFile;
 use super::known::{Known, KnownEntry, KnownFolder, Mark};
+use super::moved::Moved;
 use super::paths::{Branch, Root};
+use super::replace::Old;
 use super::tree::TreeBuilder;
 use super::{Findings, Trouble};
 use crate::crypto::derive::IdKeys;
@@ -39,7 +41,7 @@ pub struct Job {
     /// Its name.
     pub name: Vec<u8>,
     /// What it, or the file that it takes the place of, was made of.
-    pub old: Content,
+    pub old: Old,
 }
 
 /// What became of a file, or what stops everything.
@@ -74,6 +76,16 @@ struct Underway {
     waiting: usize,
 }
 
+impl Underway {
+    /// What the content of an entry is held against.
+    fn old(&self, at: usize) -> Old {
+        let entry = &self.entries[at];
+        let before = self.before.as_ref().map_or(&[][..], |f| &f.entries[..]);
+        let own = entry.was.and_then(|was| before.get(was)).filter(|old| old.kind == Kind::File);
+        entry.old.clone().or_else(|| own.map(|old| old.content.clone().into())).unwrap_or_default()
+    }
+}
+
 /// What the walk is told.
 pub struct Settings<'a> {
     /// The tenant's keys, for marks.
@@ -98,6 +110,8 @@ pub struct Walk<'a, 'w> {
     known: Option<&'a Known>,
     users: Users,
     lane: Option<Lane<'w>>,
+    /// Where deltas are made: finds what files under new names were.
+    moved: Option<Moved<'a>>,
     jobs: Sender<Job>,
     done: Receiver<Done>,
     underway: HashMap<usize, Underway>,
@@ -121,9 +135,18 @@ impl<'a, 'w> Walk<'a, 'w> {
         jobs: Sender<Job>,
         done: Receiver<Done>,
     ) -> Self {
+        let deltas = lane.as_ref().is_some_and(Lane::makes_deltas);
+        let moved = settings.base.started().filter(|_| deltas).map(|started| {
+            let notes = match &settings.base {
+                Base::Known(version) => known.map(|known| (known, version.number)),
+                _ => None,
+            };
+            Moved::new(settings.keys, started, notes)
+        });
         Self {
             settings,
             known,
+            moved,
             users: Users::default(),
             lane,
             jobs,
@@ -280,7 +303,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                 place: Place { folder: number, entry: *at },
                 folder: Arc::clone(&folder.entries[*at].folder),
                 name: folder.entries[*at].name.clone(),
-                old: folder.entries[*at].old.clone(),
+                old: folder.old(*at),
             })
             .collect();
         self.underway.insert(number, folder);
@@ -337,7 +360,13 @@ impl<'a, 'w> Walk<'a, 'w> {
             monitor.event(Event::Bytes(found.unchanged));
         }
         for old in found.gone.iter().map(|at| &before[*at]).filter(|old| old.kind == Kind::Dir) {
-            summary.removed.add(forget_below(old, base, self.known, *dry_run));
+            let removed = forget_below(old, base, self.known, *dry_run, |folder, entry| {
+                self.moved.iter_mut().for_each(|moved| moved.left(folder, entry));
+            });
+            summary.removed.add(removed);
+        }
+        if let Some(moved) = &mut self.moved {
+            moved.folder(&folder.mark, &mut folder.entries, before, &found.gone);
         }
     }
 
