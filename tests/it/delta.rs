@@ -4,6 +4,7 @@
 mod damage;
 mod kinds;
 mod local;
+mod moved;
 mod series;
 mod streams;
 
