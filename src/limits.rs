@@ -162,6 +162,11 @@ pub const RESTORE_BATCH_DIRS: usize = 1024;
 pub const READ_BATCH_FRAMES: usize = 100_000;
 /// Blobs that a check looks at together at most.
 pub const CHECK_BATCH_BLOBS: usize = 500_000;
+/// What a request to a store that is far is taken to cost beside its bytes, as bytes: about what a line
+/// carries while it waits.
+pub const READ_REQUEST_COST: u64 = 128 * 1024;
+/// Frames on such a store of which is counted what reading them would save.
+pub const READ_ACCOUNTS_MAX: usize = 65_536;
 /// Stored bytes that a thread takes at a time of what is read in a plan.
 pub const READ_GROUP: usize = 2 * 1024 * 1024;
 /// Plaintext that it takes at a time.

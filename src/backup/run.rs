@@ -31,9 +31,12 @@ use std::thread;
 /// Whether what is new may be stored as what it replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeltaMode {
-    /// Where that saves something.
+    /// Where that saves something; of a store that is far, what that takes is read only if it costs
+    /// less than it saves.
     #[default]
     Auto,
+    /// Where that saves something, whatever has to be read for it.
+    Always,
     /// No: it is stored whole.
     Never,
 }
@@ -327,6 +330,8 @@ impl<'a> Planned<'a> {
         }
         monitor.event(Event::Phase { name: "reading", total_bytes: None });
         let state = WriterState::new(self.deltas(base_id.is_none()), monitor);
+        let is_frugal = self.options.delta == DeltaMode::Auto && self.repo.store().is_far();
+        let state = if is_frugal { state.frugal() } else { state };
         let threads = thread::available_parallelism().map_or(2, usize::from);
         let (root, findings, totals) = thread::scope(|scope| {
             let writer = Writer::start(scope, session, &state, self.options.level, threads);

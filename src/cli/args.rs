@@ -122,8 +122,10 @@ pub enum KindArg {
 
 #[derive(ValueEnum, Clone, Copy)]
 pub enum DeltaArg {
-    /// Where that saves something
+    /// Where that saves more than it costs to read what was stored
     Auto,
+    /// Where that saves anything
+    Always,
     /// Never: what is new is stored whole
     Never,
 }

@@ -87,6 +87,7 @@ fn options(args: &SnapshotArgs) -> Result<Options> {
         level: args.compression,
         delta: match args.delta {
             DeltaArg::Auto => DeltaMode::Auto,
+            DeltaArg::Always => DeltaMode::Always,
             DeltaArg::Never => DeltaMode::Never,
         },
         program: format!("estrato {}", env!("CARGO_PKG_VERSION")),

@@ -3,6 +3,7 @@
 //! bytes and makes chains grow; to rest further down costs the changes since
 //! then once more, and keeps them short.
 
+use super::worth::{Far, Worth};
 use super::{Counting, Repository};
 use crate::error::Result;
 use crate::format::pack::BlobKind;
@@ -53,6 +54,8 @@ pub(super) struct Chooser<'r> {
     pub counting: &'r Counting,
     /// No base may lie deeper.
     pub deepest: u8,
+    /// Where reading costs: what has been saved so far. `None`: everything is read.
+    pub worth: Option<&'r Worth>,
     pub hint: Hint,
 }
 
@@ -75,6 +78,12 @@ impl Chooser<'_> {
         let room = limits::FRAME_BASE_PLAIN_MAX.min(len * limits::BASES_PER_RUN + limits::PIECE_MAX);
         if chosen.copies.is_empty() || chosen.plain() > room || chosen.copies.len() > limits::FRAME_BASES_MAX {
             return Ok(None);
+        }
+        if let Some(worth) = self.worth {
+            let (far, saving) = self.far(&chosen, len)?;
+            if !worth.pays(&far, saving) {
+                return Ok(None);
+            }
         }
         let mut bases = Bases { depth: chosen.depth(), ..Bases::default() };
         for (id, copy) in &chosen.copies {
@@ -105,6 +114,34 @@ impl Chooser<'_> {
             BlobKind::Tree | BlobKind::List => steps.len(),
         };
         Ok(chain.swap_remove(down))
+    }
+
+    /// The frames that have to be read for a candidate, and what a run of `len` bytes saves by it: about
+    /// what it would be packed to by itself, as the plain frames at the end of its chain were.
+    fn far(&mut self, chosen: &Candidate, len: usize) -> Result<(Vec<Far>, u64)> {
+        let (mut far, mut seen) = (Vec::new(), HashSet::new());
+        let (mut stored, mut plain) = (0u64, 0u64);
+        let mut open: Vec<BlobCopy> = chosen.copies.iter().map(|(_, copy)| copy.clone()).collect();
+        while let Some(copy) = open.pop() {
+            let (entry, number, frame) = (copy.entry(), copy.frame_number(), copy.frame());
+            if !seen.insert((entry, number)) || seen.len() > limits::BLOB_FRAMES_MAX {
+                continue;
+            }
+            if frame.depth == 0 {
+                stored += u64::from(frame.stored);
+                plain += frame.plain_len() as u64;
+            }
+            if self.repo.cached_frame(entry, number).is_some() {
+                continue;
+            }
+            far.push((entry, number, frame.stored.into()));
+            for base in &frame.bases {
+                open.extend(self.copy(base, frame.depth.saturating_sub(1))?);
+            }
+        }
+        // Where what is at hand hides the end of the chain: as tables are packed, mostly.
+        let (stored, plain) = if plain == 0 { (1, 4) } else { (stored.min(plain), plain) };
+        Ok((far, len as u64 * stored / plain))
     }
 
     /// The copy of a blob that counts and rests on the fewest others.

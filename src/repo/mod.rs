@@ -17,6 +17,7 @@ mod session;
 mod snapshots;
 mod sweep;
 mod sync;
+mod worth;
 mod writer;
 
 pub use blobs::FrameCache;

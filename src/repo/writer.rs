@@ -8,6 +8,7 @@
 //! before it close, and `finish` returns its error.
 
 use super::bases::Chooser;
+use super::worth::Worth;
 use super::{Counting, Repository, Session};
 use crate::crypto::stack;
 use crate::error::{Error, Result};
@@ -129,6 +130,8 @@ enum Work {
 pub struct WriterState<'m> {
     deltas: Deltas,
     monitor: &'m dyn Monitor,
+    /// Where what is far is read only if that is worth it.
+    worth: Option<Worth>,
     /// The objects of which was told: each once.
     told: Mutex<HashSet<String>>,
     /// Blobs on their way, and not yet in the index on this machine.
@@ -144,12 +147,19 @@ impl<'m> WriterState<'m> {
         Self {
             deltas,
             monitor,
+            worth: None,
             told: Mutex::default(),
             underway: Mutex::default(),
             blobs: AtomicU64::new(0),
             plain: AtomicU64::new(0),
             stored: AtomicU64::new(0),
         }
+    }
+
+    /// The same, reading what runs may rest on only if that costs less than it saves.
+    #[must_use]
+    pub fn frugal(self) -> Self {
+        Self { worth: Some(Worth::default()), ..self }
     }
 
     fn underway(&self) -> MutexGuard<'_, HashSet<BlobId>> {
@@ -413,6 +423,7 @@ fn compress(
         repo: session.repository(),
         counting: session.counting(),
         deepest,
+        worth: state.worth.as_ref(),
         hint: Hint::default(),
     });
     let compressor = Compressor::new(level)?;

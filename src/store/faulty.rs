@@ -208,6 +208,10 @@ impl Store for Faulty {
         self.inner.local_path()
     }
 
+    fn is_far(&self) -> bool {
+        self.inner.is_far()
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         let go = |overwrite| match overwrite {
             true => self.inner.write(name, data.clone()),

@@ -48,6 +48,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// True if reading takes long or costs money: then only what is worth it is read.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// Creates an object, durably, if there is none of that name.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 //! became of the source, of this machine's state or of the packs below.
 
 mod damage;
+mod far;
 mod kinds;
 mod local;
 mod moved;

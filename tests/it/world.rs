@@ -21,6 +21,7 @@ use estrato::restore;
 use estrato::store::{Listed, Memory, Store};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -65,12 +66,25 @@ type Decide = dyn Fn(&str) -> Fate + Send + Sync;
 pub struct Fateful {
     inner: Memory,
     decide: Mutex<Box<Decide>>,
+    is_far: AtomicBool,
+    read: AtomicU64,
 }
 
 impl Fateful {
     /// An empty one, to which nothing happens.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { inner: Memory::default(), decide: Mutex::new(Box::new(|_| Fate::Done)) })
+        let decide = Mutex::new(Box::new(|_: &str| Fate::Done) as Box<Decide>);
+        Arc::new(Self { inner: Memory::default(), decide, is_far: false.into(), read: 0.into() })
+    }
+
+    /// Lies far away from now on.
+    pub fn moves_away(&self) {
+        self.is_far.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes that were read of parts of objects.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// What happens from now on to every `create`.
@@ -82,6 +96,9 @@ impl Fateful {
 impl Store for Fateful {
     fn describe(&self) -> String {
         "a store with a fate".into()
+    }
+    fn is_far(&self) -> bool {
+        self.is_far.load(Ordering::Relaxed)
     }
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         let fate = (self.decide.lock().unwrap())(name);
@@ -102,6 +119,7 @@ impl Store for Fateful {
         self.inner.read(name, max)
     }
     fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.read.fetch_add(len as u64, Ordering::Relaxed);
         self.inner.read_range(name, offset, len)
     }
     fn size(&self, name: &str) -> Result<u64, StoreError> {
