@@ -110,6 +110,8 @@ pub const TREE_CACHE_BYTES: usize = 24 * 1024 * 1024;
 pub const INDEX_CACHE_BLOBS: usize = 200_000;
 /// Pages of the index on this machine that are kept in memory, KiB.
 pub const INDEX_PAGES_KIB: i64 = 32 * 1024;
+/// Blocks of the index's map that are kept in memory, bytes: those of 11 million blobs.
+pub const INDEX_MAP_BYTES: usize = 80 * 1024 * 1024;
 /// A row of the index on this machine holds more than one frame only up to so many bytes.
 pub const INDEX_ROW_BYTES: usize = 2560;
 /// Runs of the index's map are not merged into one of more blobs: that is the longest that one

@@ -231,7 +231,7 @@ impl Db {
     }
 
     /// Groups that may hold a blob, by what this process knows; `surely`: and by what others have
-    /// added meanwhile, if it knows none. What `known` has is not read again.
+    /// changed meanwhile, if the database shows none. What `known` has is not read again.
     pub(super) fn look_up(
         &mut self,
         id: &BlobId,
@@ -241,18 +241,25 @@ impl Db {
         if !self.map.is_read() {
             self.map.refresh(&self.connection)?;
         }
+        let key = self.map.key(id);
+        let mut numbers = Vec::new();
         loop {
-            let mut found = Vec::new();
-            let key = self.map.key(id);
-            let whole = !self.map.may_have(key)
-                || self.map.candidates(&self.connection, key, |number| {
-                    found.extend(match known(number) {
-                        None => self.group(number)?.map(Arc::new),
-                        known => known,
-                    });
-                    Ok(())
-                })?;
-            let done = whole && (!found.is_empty() || !surely || self.is_private());
+            numbers.clear();
+            let whole = self.map.candidates(&self.connection, key, |number| numbers.push(number))?;
+            // Something was found in the database itself, and not only in what is remembered of it.
+            let mut is_there = false;
+            let mut found = Vec::with_capacity(numbers.len());
+            for number in &numbers {
+                let group = if let Some(group) = known(*number) {
+                    Some(group)
+                } else {
+                    let group = self.group(*number)?.map(Arc::new);
+                    is_there |= group.is_some();
+                    group
+                };
+                found.extend(group);
+            }
+            let done = whole && (is_there || !surely || self.is_private());
             if done || !self.map.refresh(&self.connection)? {
                 if !whole {
                     return Err(Fault::damaged("a part of the map is gone"));

@@ -5,10 +5,9 @@
 //! `blobs` are the map from ids to groups ([`super::map`]). A look-up asks the
 //! filters, reads a block of the map, then one group, and compares the whole id.
 //!
-//! Every row but those of `blobs` is closed by a hash, its number included; each
-//! object says how many packs it has, and each pack how many groups: a page that
-//! rotted shows. A row of `blobs` that rotted is like one that is not there; see
-//! [`super::Index::renew`].
+//! Every row is closed by a hash, its number included; each object says how many
+//! packs it has, each pack how many groups, and each run how many blocks: a page
+//! that rotted shows.
 
 use super::fault::Fault;
 use super::loaded::GroupNumber;
@@ -27,7 +26,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 const FILE: &str = "index.db";
 /// Stands beside a file that was found damaged while others may have had it open.
 const MARK: &str = "index.damaged";
@@ -47,7 +46,7 @@ const SCHEMA: &str = "
         bytes INTEGER NOT NULL, sum BLOB NOT NULL);
     CREATE TABLE filters(run INTEGER PRIMARY KEY, filter BLOB NOT NULL);
     CREATE TABLE blobs(no INTEGER PRIMARY KEY, block BLOB NOT NULL);
-    PRAGMA user_version = 3;";
+    PRAGMA user_version = 4;";
 /// Numbers of entries that were not in a damaged file, or not to be read there, begin here: no
 /// number may ever stand for two entries while a process remembers one.
 const RENEWED: EntryNumber = 1 << 40;

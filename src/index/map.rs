@@ -11,39 +11,89 @@
 //! tells the row. A key is a hash of the id under a secret of this file's: who
 //! makes an index object chooses its ids, and must not choose a block for them.
 //!
+//! An entry holds what its block does not tell of its key, in three to five
+//! bytes, and the group's number in four.
+//!
 //! Entries outlive the groups that they point at, until their run is merged.
-//! What an entry says is never believed, the group is read: one that rotted is
-//! like one that is not there.
+//! What an entry says is never believed, the group is read.
 
+use super::blocks::Blocks;
 use super::fault::Fault;
 use super::filter::{Filter, KEY_BITS};
 use super::loaded::GroupNumber;
 use super::rows::sum;
 use crate::id::BlobId;
 use crate::limits;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
 
 /// Entries of a block at most, in the mean.
 const BLOCK_ENTRIES: u64 = 256;
 /// Numbers of blocks that each run has for itself.
 const BLOCKS_MAX: i64 = 1 << 24;
-/// The key's six bytes, and the group's number in four.
-const ENTRY_LEN: usize = 10;
+/// Bytes of a group's number in an entry.
+const GROUP_LEN: usize = 4;
+/// Bytes of the hash that closes a block.
+const HASH_LEN: usize = 16;
 /// Runs of one size before they are merged, and how much larger the next size is.
 const FAN: u64 = 4;
 
 /// An entry of the map: a key, and the group that may hold its blob.
 pub(super) type Entry = (u64, GroupNumber);
 
-fn entry_bytes((key, group): Entry) -> [u8; ENTRY_LEN] {
-    let [.., a, b, c, d, e, f] = key.to_be_bytes();
-    let [.., g, h, i, j] = group.to_be_bytes();
-    [a, b, c, d, e, f, g, h, i, j]
+/// How the entries of a block look: they leave out of their keys what its number says.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Bits of a key that an entry holds.
+    bits: u32,
+    /// Bytes in which it does.
+    key_len: usize,
 }
 
-fn entry_of([a, b, c, d, e, f, g, h, i, j]: [u8; ENTRY_LEN]) -> Entry {
-    (u64::from_be_bytes([0, 0, a, b, c, d, e, f]), u32::from_be_bytes([g, h, i, j]).into())
+impl Shape {
+    /// Of a run of two to the power of `bits` blocks.
+    fn of(bits: u32) -> Self {
+        let bits = KEY_BITS - bits;
+        Self { bits, key_len: bits.div_ceil(8) as usize }
+    }
+
+    fn entry_len(self) -> usize {
+        self.key_len + GROUP_LEN
+    }
+
+    fn low(self, key: u64) -> u64 {
+        key & ((1 << self.bits) - 1)
+    }
+
+    fn write(self, (key, group): Entry, out: &mut Vec<u8>) {
+        let (key, group) = (self.low(key).to_be_bytes(), group.to_be_bytes());
+        out.extend_from_slice(&key[key.len() - self.key_len..]);
+        out.extend_from_slice(&group[group.len() - GROUP_LEN..]);
+    }
+
+    /// What is there of the key, and the group.
+    fn read(self, entry: &[u8]) -> Entry {
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let (key, group) = entry.split_at(self.key_len);
+        (number(key), number(group) as GroupNumber)
+    }
+
+    /// The groups of a key's entries in its block.
+    fn groups(self, block: &[u8], key: u64) -> impl Iterator<Item = GroupNumber> {
+        let key = self.low(key);
+        let at =
+            move |n: usize| block.get(n * self.entry_len()..(n + 1) * self.entry_len()).map(|entry| self.read(entry));
+        let (mut from, mut to) = (0, block.len() / self.entry_len());
+        while from < to {
+            let middle = usize::midpoint(from, to);
+            if at(middle).is_some_and(|entry| entry.0 < key) {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        (from..).map_while(at).take_while(move |entry| entry.0 == key).map(|entry| entry.1)
+    }
 }
 
 /// The secret under which ids become keys.
@@ -74,6 +124,10 @@ impl Run {
         self.no * BLOCKS_MAX + block as i64
     }
 
+    fn shape(&self) -> Shape {
+        Shape::of(self.bits)
+    }
+
     /// Runs of one size are merged. Those of the last size stay as they are.
     fn size(&self) -> Option<u32> {
         let mut bound = 2 * limits::INDEX_BLOBS_TARGET as u64;
@@ -90,6 +144,7 @@ impl Run {
 pub(super) struct Map {
     words: [u64; 4],
     runs: Vec<Run>,
+    blocks: Blocks,
     /// What SQLite said when the runs were read; others change it.
     version: Option<i64>,
 }
@@ -100,7 +155,7 @@ impl Map {
         for (word, bytes) in words.iter_mut().zip(secret.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        Self { words, runs: Vec::new(), version: None }
+        Self { words, runs: Vec::new(), blocks: Blocks::new(limits::INDEX_MAP_BYTES), version: None }
     }
 
     pub(super) fn key(&self, id: &BlobId) -> u64 {
@@ -116,6 +171,7 @@ impl Map {
     /// Forgets what was read.
     pub(super) fn forget(&mut self) {
         self.runs.clear();
+        self.blocks.clear();
         self.version = None;
     }
 
@@ -173,35 +229,27 @@ impl Map {
         Ok(())
     }
 
-    fn runs_with(&self, key: u64) -> impl Iterator<Item = &Run> {
-        self.runs.iter().filter(move |run| run.filter.as_ref().is_none_or(|filter| filter.may_have(key)))
-    }
-
-    /// False: no blob of this key is here.
-    pub(super) fn may_have(&self, key: u64) -> bool {
-        self.runs_with(key).next().is_some()
-    }
-
     /// Gives the groups that may hold a blob of this key to `take`; false if what is known of the runs
     /// is out of date.
-    ///
-    /// What `take` reads it reads while the map is being read: a transaction costs as much as a row.
     pub(super) fn candidates(
-        &self,
+        &mut self,
         connection: &Connection,
         key: u64,
-        mut take: impl FnMut(GroupNumber) -> Result<(), Fault>,
+        mut take: impl FnMut(GroupNumber),
     ) -> Result<bool, Fault> {
-        let mut query = connection.prepare_cached("SELECT block FROM blobs WHERE no = ?1")?;
-        for run in self.runs_with(key) {
-            let mut rows = query.query([run.row(key >> (KEY_BITS - run.bits))])?;
-            let Some(row) = rows.next()? else { return Ok(false) };
-            let entries = row.get_ref(0)?.as_blob().unwrap_or_default().as_chunks::<ENTRY_LEN>().0;
-            let from = entries.partition_point(|entry| entry_of(*entry).0 < key);
-            let same = entries[from..].iter().map(|entry| entry_of(*entry)).take_while(|(k, _)| *k == key);
-            for (_, group) in same {
-                take(group)?;
+        let with_key = |run: &&Run| run.filter.as_ref().is_none_or(|filter| filter.may_have(key));
+        for run in self.runs.iter().filter(with_key) {
+            let row = run.row(key >> run.shape().bits);
+            if let Some(block) = self.blocks.get(row) {
+                run.shape().groups(block, key).for_each(&mut take);
+                continue;
             }
+            let mut query = connection.prepare_cached(BLOCK)?;
+            let mut rows = query.query([row])?;
+            let Some(found) = rows.next()? else { return Ok(false) };
+            let block = block_of(found, row)?;
+            run.shape().groups(block, key).for_each(&mut take);
+            self.blocks.keep(row, block);
         }
         Ok(true)
     }
@@ -268,6 +316,18 @@ impl Map {
     }
 }
 
+const BLOCK: &str = "SELECT block FROM blobs WHERE no = ?1";
+
+/// A block's entries.
+fn block_of<'r>(row: &'r Row<'_>, no: i64) -> Result<&'r [u8], Fault> {
+    let (entries, hash) = row.get_ref(0)?.as_blob().unwrap_or_default().split_last_chunk::<HASH_LEN>().unzip();
+    let entries = entries.unwrap_or_default();
+    if hash != Some(&sum(&[no], &[entries])) {
+        return Err(Fault::damaged("a part of the map whose hash does not match"));
+    }
+    Ok(entries)
+}
+
 fn filter_of(connection: &Connection, run: i64) -> Result<Filter, Fault> {
     let mut query = connection.prepare_cached("SELECT filter FROM filters WHERE run = ?1")?;
     let filter = query.query_row([run], |row| {
@@ -310,11 +370,11 @@ impl<'t> Writer<'t> {
             return Err(Fault::damaged("a run that is not in order"));
         }
         self.last = Some(entry);
-        let block = entry.0 >> (KEY_BITS - self.run.bits);
-        while self.at < block {
+        let shape = self.run.shape();
+        while self.at < entry.0 >> shape.bits {
             self.next_block()?;
         }
-        self.block.extend_from_slice(&entry_bytes(entry));
+        shape.write(entry, &mut self.block);
         self.filter.insert(entry.0);
         self.run.entries += 1;
         Ok(())
@@ -322,7 +382,10 @@ impl<'t> Writer<'t> {
 
     /// A block without entries has a row too: one that is not there is gone.
     fn next_block(&mut self) -> Result<(), Fault> {
-        self.insert.execute(params![self.run.row(self.at), self.block])?;
+        let row = self.run.row(self.at);
+        let hash = sum(&[row], &[&self.block]);
+        self.block.extend_from_slice(&hash);
+        self.insert.execute(params![row, self.block])?;
         self.block.clear();
         self.at += 1;
         Ok(())
@@ -373,19 +436,20 @@ impl Source {
             }
             self.block.clear();
             self.at = 0;
-            let mut query = t.prepare_cached("SELECT block FROM blobs WHERE no = ?1")?;
-            let mut rows = query.query([self.run.row(self.next)])?;
-            let row = rows.next()?.ok_or_else(|| Fault::damaged("a part of the map is gone"))?;
-            self.block.extend_from_slice(row.get_ref(0)?.as_blob().unwrap_or_default());
+            let (mut query, row) = (t.prepare_cached(BLOCK)?, self.run.row(self.next));
+            let mut rows = query.query([row])?;
+            let found = rows.next()?.ok_or_else(|| Fault::damaged("a part of the map is gone"))?;
+            self.block.extend_from_slice(block_of(found, row)?);
             self.next += 1;
         }
-        let bytes = self.block[self.at..].first_chunk::<ENTRY_LEN>();
-        let entry = entry_of(*bytes.ok_or_else(|| Fault::damaged("a part of the map cut short"))?);
-        self.at += ENTRY_LEN;
-        if entry.0 >> (KEY_BITS - self.run.bits) != self.next - 1 {
+        let shape = self.run.shape();
+        let bytes = self.block.get(self.at..self.at + shape.entry_len());
+        let (key, group) = shape.read(bytes.ok_or_else(|| Fault::damaged("a part of the map cut short"))?);
+        self.at += shape.entry_len();
+        if key != shape.low(key) {
             return Err(Fault::damaged("a part of the map that belongs elsewhere"));
         }
-        Ok(Some(entry))
+        Ok(Some(((self.next - 1) << shape.bits | key, group)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! so. It holds no names of files and no plaintext, and it never touches the
 //! store: whoever opens it brings a [`Keeper`] that does.
 
+mod blocks;
 mod content;
 mod db;
 mod fault;

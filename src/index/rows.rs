@@ -1,6 +1,6 @@
 //! Rows of the database, each closed by a hash over all that it says, its
-//! number included: a page that rotted shows when it is read. Only the blocks of
-//! the map have none, see [`super::map`].
+//! number included: a page that rotted shows when it is read. Those of the map are
+//! in [`super::map`].
 
 use super::fault::Fault;
 use super::loaded::{Group, GroupNumber};
