@@ -55,7 +55,8 @@ pub enum BlobKind {
 }
 
 impl BlobKind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    /// The kind of that number.
+    pub fn from_byte(byte: u8) -> Option<Self> {
         [Self::Chunk, Self::Tree, Self::List].into_iter().find(|k| *k as u8 == byte)
     }
 
@@ -76,6 +77,58 @@ pub enum Codec {
     Raw = 0,
     /// One zstd frame.
     Zstd = 1,
+}
+
+impl Codec {
+    /// The codec of that number.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Raw, Self::Zstd].into_iter().find(|c| *c as u8 == byte)
+    }
+}
+
+/// What a frame's record says, and of its lists how long they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// See [`Frame::stored`].
+    pub stored: u32,
+    /// See [`Frame::codec`].
+    pub codec: Codec,
+    /// See [`Frame::depth`].
+    pub depth: u8,
+    /// How many bases it names.
+    pub bases: usize,
+    /// How many blobs it holds.
+    pub blobs: usize,
+    /// Bytes of its plaintext.
+    pub plain: u64,
+}
+
+impl Shape {
+    /// Holds it against what every frame must keep.
+    ///
+    /// # Errors
+    /// [`Malformed`]: what it does not keep.
+    pub fn check(&self) -> Result<(), Malformed> {
+        let bad = if self.stored as usize > limits::FRAME_STORED_MAX || (self.stored as usize) < TAG_LEN {
+            "a frame of impossible size"
+        } else if self.plain > limits::FRAME_PLAIN_MAX as u64 {
+            "a frame that claims too much plaintext"
+        } else if self.codec == Codec::Raw && self.plain + TAG_LEN as u64 != u64::from(self.stored) {
+            "a raw frame whose sizes differ"
+        } else if self.blobs == 0 {
+            // Three bytes would become a hundred in memory, and an index object holds many.
+            "a frame without blobs"
+        } else if (self.depth > 0) == (self.bases == 0) {
+            "a frame whose depth and bases do not fit"
+        } else if self.depth > limits::FRAME_DEPTH_MAX {
+            "a frame that rests on too many others"
+        } else if self.depth > 0 && self.codec == Codec::Raw {
+            "a raw frame with bases"
+        } else {
+            return Ok(());
+        };
+        Err(Malformed::new(bad))
+    }
 }
 
 /// One frame: some blobs, sealed together.
@@ -139,11 +192,9 @@ impl Frame {
             match key {
                 0 => frame.stored = f.value().u32()?,
                 1 => {
-                    frame.codec = match f.value().u8()? {
-                        0 => Codec::Raw,
-                        1 => Codec::Zstd,
-                        n => return Err(Malformed(format!("a frame with unknown codec {n}"))),
-                    }
+                    let codec = f.value().u8()?;
+                    frame.codec = Codec::from_byte(codec)
+                        .ok_or_else(|| Malformed(format!("a frame with unknown codec {codec}")))?;
                 }
                 2 => {
                     let kind = f.value().u8()?;
@@ -168,28 +219,19 @@ impl Frame {
     }
 
     fn check(&self, with_ids: bool) -> Result<(), Malformed> {
-        let plain: u64 = self.lens.iter().map(|len| u64::from(*len)).sum();
-        let bad = if self.stored as usize > limits::FRAME_STORED_MAX || (self.stored as usize) < TAG_LEN {
-            "a frame of impossible size"
-        } else if plain > limits::FRAME_PLAIN_MAX as u64 {
-            "a frame that claims too much plaintext"
-        } else if self.codec == Codec::Raw && plain + TAG_LEN as u64 != u64::from(self.stored) {
-            "a raw frame whose sizes differ"
-        } else if self.lens.is_empty() {
-            // Three bytes would become a hundred in memory, and an index object holds many.
-            "a frame without blobs"
-        } else if self.ids.len() != if with_ids { self.lens.len() } else { 0 } {
-            "a frame with other numbers of ids and lengths"
-        } else if (self.depth > 0) == self.bases.is_empty() {
-            "a frame whose depth and bases do not fit"
-        } else if self.depth > limits::FRAME_DEPTH_MAX {
-            "a frame that rests on too many others"
-        } else if self.depth > 0 && self.codec == Codec::Raw {
-            "a raw frame with bases"
-        } else {
-            return Ok(());
+        let shape = Shape {
+            stored: self.stored,
+            codec: self.codec,
+            depth: self.depth,
+            bases: self.bases.len(),
+            blobs: self.lens.len(),
+            plain: self.lens.iter().map(|len| u64::from(*len)).sum(),
         };
-        Err(Malformed::new(bad))
+        shape.check()?;
+        if self.ids.len() != if with_ids { self.lens.len() } else { 0 } {
+            return Err(Malformed::new("a frame with other numbers of ids and lengths"));
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::db::{Db, EntryMark, entry_mark};
 use super::fault::Fault;
-use super::loaded::{Group, GroupNumber, PackMap};
+use super::loaded::{BlobCopy, Group, GroupNumber, PackMap};
 use super::map::{Entry, Live, Map};
 use super::rows::{GroupRow, ObjectRow, PackRow, group_of};
 use crate::error::Result;
@@ -14,6 +14,9 @@ use crate::limits;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+const ONE_GROUP: &str = "SELECT no, pack, first, offset, row, ids FROM frames WHERE no = ?1";
+const GROUPS: &str = "SELECT no, pack, first, offset, row, ids FROM frames WHERE no >= ?1 AND no < ?2 ORDER BY no";
 
 impl Db {
     /// Goes through the rows of `objects`, as far as they are sound.
@@ -189,8 +192,7 @@ impl Db {
         };
         let mut frames = Vec::new();
         {
-            let query = "SELECT no, pack, first, offset, row FROM frames WHERE no >= ?1 AND no < ?2 ORDER BY no";
-            let mut query = self.connection.prepare_cached(query)?;
+            let mut query = self.connection.prepare_cached(GROUPS)?;
             let mut rows = query.query([pack.first, pack.end()])?;
             let mut groups = 0;
             while let Some(row) = rows.next()? {
@@ -198,7 +200,10 @@ impl Db {
                 if group.entry != number || group.first as usize != frames.len() {
                     return Err(Fault::damaged("frames that are not their pack's"));
                 }
-                frames.extend(group.frames);
+                if !group.is_whole() {
+                    return Err(Fault::damaged("ids whose hash does not match"));
+                }
+                frames.extend(group.frames());
                 groups += 1;
             }
             if groups != pack.groups {
@@ -213,8 +218,7 @@ impl Db {
     /// One group; `None` if its pack was dropped.
     pub(super) fn group(&self, number: GroupNumber) -> Result<Option<Group>, Fault> {
         {
-            let mut query =
-                self.connection.prepare_cached("SELECT no, pack, first, offset, row FROM frames WHERE no = ?1")?;
+            let mut query = self.connection.prepare_cached(ONE_GROUP)?;
             let mut rows = query.query([number])?;
             if let Some(row) = rows.next()? {
                 return Ok(Some(group_of(row)?));
@@ -230,14 +234,14 @@ impl Db {
         Ok(None)
     }
 
-    /// Groups that may hold a blob, by what this process knows; `surely`: and by what others have
+    /// Copies of a blob, by what this process knows; `surely`: and by what others have
     /// changed meanwhile, if the database shows none. What `known` has is not read again.
     pub(super) fn look_up(
         &mut self,
         id: &BlobId,
         surely: bool,
         mut known: impl FnMut(GroupNumber) -> Option<Arc<Group>>,
-    ) -> Result<Vec<Arc<Group>>, Fault> {
+    ) -> Result<Vec<BlobCopy>, Fault> {
         if !self.map.is_read() {
             self.map.refresh(&self.connection)?;
         }
@@ -246,18 +250,24 @@ impl Db {
         loop {
             numbers.clear();
             let whole = self.map.candidates(&self.connection, key, |number| numbers.push(number))?;
-            // Something was found in the database itself, and not only in what is remembered of it.
+            // A copy was found in the database itself, and not only in what is remembered of it.
             let mut is_there = false;
-            let mut found = Vec::with_capacity(numbers.len());
+            let mut found = Vec::new();
             for number in &numbers {
-                let group = if let Some(group) = known(*number) {
-                    Some(group)
-                } else {
-                    let group = self.group(*number)?.map(Arc::new);
-                    is_there |= group.is_some();
-                    group
+                let (group, is_new) = match known(*number) {
+                    Some(group) => (group, false),
+                    None => match self.group(*number)? {
+                        Some(group) => (Arc::new(group), true),
+                        None => continue,
+                    },
                 };
-                found.extend(group);
+                let before = found.len();
+                found.extend(group.copies(id));
+                if found.len() > before {
+                    is_there |= is_new;
+                } else if !group.is_whole() {
+                    return Err(Fault::damaged("ids whose hash does not match"));
+                }
             }
             let done = whole && (is_there || !surely || self.is_private());
             if done || !self.map.refresh(&self.connection)? {
@@ -336,7 +346,6 @@ fn add_frames(
     (number, group): (EntryNumber, GroupNumber),
     entries: &mut Vec<Entry>,
 ) -> Result<i64, Fault> {
-    let mut record = Vec::new();
     let mut row: Option<GroupRow> = None;
     let (mut at, mut begin) = (group, entries.len());
     // An id that stands in a group twice is one entry of the map.
@@ -353,16 +362,14 @@ fn add_frames(
         row.insert(t, at)
     };
     for (frame_number, (offset, frame)) in pack.directory.offsets().enumerate() {
-        record.clear();
-        frame.write_to(&mut record, true);
-        if !row.as_mut().is_some_and(|row| row.takes(&record)) {
+        if !row.as_mut().is_some_and(|row| row.takes(frame)) {
             if let Some(full) = row.take() {
                 close(full, at, entries, begin)?;
                 at += 1;
                 begin = entries.len();
             }
-            let mut new = GroupRow::new(number, &pack.name, frame_number as u32, offset);
-            new.takes(&record);
+            let mut new = GroupRow::new(number, pack.name, frame_number as u32, offset);
+            new.takes(frame);
             row = Some(new);
         }
         entries.extend(frame.ids.iter().map(|id| (map.key(id), at)));

@@ -26,7 +26,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 const FILE: &str = "index.db";
 /// Stands beside a file that was found damaged while others may have had it open.
 const MARK: &str = "index.damaged";
@@ -41,12 +41,12 @@ const SCHEMA: &str = "
     CREATE INDEX packs_of_object ON packs(object);
     CREATE INDEX packs_of_group ON packs(first);
     CREATE TABLE frames(no INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, first INTEGER NOT NULL,
-        offset INTEGER NOT NULL, row BLOB NOT NULL);
+        offset INTEGER NOT NULL, row BLOB NOT NULL, ids BLOB NOT NULL);
     CREATE TABLE runs(no INTEGER PRIMARY KEY AUTOINCREMENT, entries INTEGER NOT NULL, bits INTEGER NOT NULL,
         bytes INTEGER NOT NULL, sum BLOB NOT NULL);
     CREATE TABLE filters(run INTEGER PRIMARY KEY, filter BLOB NOT NULL);
     CREATE TABLE blobs(no INTEGER PRIMARY KEY, block BLOB NOT NULL);
-    PRAGMA user_version = 4;";
+    PRAGMA user_version = 5;";
 /// Numbers of entries that were not in a damaged file, or not to be read there, begin here: no
 /// number may ever stand for two entries while a process remembers one.
 const RENEWED: EntryNumber = 1 << 40;

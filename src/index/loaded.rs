@@ -1,13 +1,28 @@
 //! Frames of the index in memory, arranged for look-ups.
 
 use super::EntryNumber;
-use crate::format::pack::{Frame, StorageClass};
+use super::rows::sum;
+use crate::format::pack::{BlobKind, Codec, Frame, StorageClass};
 use crate::id::{BlobId, PackName};
 use std::sync::{Arc, OnceLock};
 
 /// Number of a group in the local database. Groups of one pack have numbers in a row, and none is
 /// ever given twice.
 pub(super) type GroupNumber = i64;
+
+/// A frame of a group: its record, and where its lists begin among those of the group.
+pub(super) struct Head {
+    /// Where its bytes begin in the pack.
+    pub(super) offset: u64,
+    pub(super) stored: u32,
+    pub(super) codec: Codec,
+    pub(super) kind: BlobKind,
+    pub(super) depth: u8,
+    pub(super) bases: usize,
+    pub(super) blobs: usize,
+    /// The whole, once somebody asked for it: most are passed over.
+    pub(super) frame: OnceLock<Box<Frame>>,
+}
 
 /// Frames of a pack that lie one after the other: what one row holds.
 pub(super) struct Group {
@@ -16,80 +31,99 @@ pub(super) struct Group {
     pub(super) pack: PackName,
     /// The number of the first in the pack.
     pub(super) first: u32,
-    /// With their offsets in the pack.
-    pub(super) frames: Vec<(u64, Frame)>,
-    /// The first eight bytes of each id, and where it stands: frame, and blob. Sorted.
-    order: OnceLock<Vec<(u64, u32, u32)>>,
-    blobs: usize,
+    /// One for each frame, in the order of the pack.
+    pub(super) heads: Vec<Head>,
+    /// Of all frames, one after the other; so are the lists that follow.
+    pub(super) lens: Vec<u32>,
+    pub(super) bases: Vec<BlobId>,
+    pub(super) ids: Box<[u8]>,
+    /// The hash of the ids. One that is found is right whatever befell the others, so it is held
+    /// against them only where one is not found, or all are taken.
+    pub(super) hash: [u8; 16],
+    /// The first eight bytes of each id of a plain frame, and its number. Sorted.
+    pub(super) order: OnceLock<Vec<(u64, u32)>>,
 }
 
 /// Groups of more blobs than this are arranged before they are searched again and again.
 const UNSORTED_MAX: usize = 128;
 
 impl Group {
-    /// `offset` is the first one's.
-    pub(super) fn new(
-        (number, entry, pack): (GroupNumber, EntryNumber, PackName),
-        (first, offset): (u32, u64),
-        frames: Vec<Frame>,
-    ) -> Self {
-        let frames = frames.into_iter().scan(offset, |at, frame| {
-            let begin = *at;
-            *at = at.saturating_add(frame.stored.into());
-            Some((begin, frame))
-        });
-        let frames: Vec<_> = frames.collect();
-        let blobs = frames.iter().map(|(_, frame)| frame.lens.len()).sum();
-        Self { number, entry, pack, first, frames, order: OnceLock::new(), blobs }
-    }
-
     pub(super) fn blobs(&self) -> usize {
-        self.blobs
+        self.lens.len()
     }
 
-    fn copy(self: &Arc<Self>, frame: usize, blob: usize) -> BlobCopy {
-        let lens = &self.frames[frame].1.lens;
-        BlobCopy { group: Arc::clone(self), frame, blob, at: lens[..blob].iter().sum() }
+    fn ids(&self) -> &[[u8; BlobId::LEN]] {
+        self.ids.as_chunks().0
+    }
+
+    /// The frame that holds a blob.
+    fn frame_of(&self, blob: usize) -> usize {
+        self.heads.partition_point(|head| head.blobs <= blob).saturating_sub(1)
+    }
+
+    fn record(&self, number: usize) -> Frame {
+        let (head, next) = (&self.heads[number], self.heads.get(number + 1));
+        let bases = head.bases..next.map_or(self.bases.len(), |next| next.bases);
+        let blobs = head.blobs..next.map_or(self.lens.len(), |next| next.blobs);
+        Frame {
+            stored: head.stored,
+            codec: head.codec,
+            kind: head.kind,
+            depth: head.depth,
+            bases: self.bases[bases].to_vec(),
+            lens: self.lens[blobs.clone()].to_vec(),
+            ids: self.ids()[blobs].iter().map(|id| BlobId(*id)).collect(),
+        }
+    }
+
+    /// All frames with their offsets.
+    pub(super) fn frames(&self) -> impl Iterator<Item = (u64, Frame)> {
+        self.heads.iter().enumerate().map(|(n, head)| (head.offset, self.record(n)))
+    }
+
+    fn copy(self: &Arc<Self>, blob: usize) -> BlobCopy {
+        let frame = self.frame_of(blob);
+        let at = self.lens[self.heads[frame].blobs..blob].iter().sum();
+        BlobCopy { group: Arc::clone(self), frame, blob, at }
     }
 
     /// Every copy of `id` in this group.
-    pub(super) fn copies(self: &Arc<Self>, id: &BlobId) -> Vec<BlobCopy> {
-        let mut found = Vec::new();
-        for (n, (_, frame)) in self.frames.iter().enumerate() {
-            found.extend(frame.ids.iter().enumerate().filter(|(_, i)| *i == id).map(|(blob, _)| self.copy(n, blob)));
-        }
-        found
+    pub(super) fn copies(self: &Arc<Self>, id: &BlobId) -> impl Iterator<Item = BlobCopy> {
+        self.ids().iter().enumerate().filter(|(_, found)| **found == id.0).map(|(blob, _)| self.copy(blob))
+    }
+
+    /// True if the ids are those that were written.
+    pub(super) fn is_whole(&self) -> bool {
+        sum(&[self.number], &[&self.ids]) == self.hash
+    }
+
+    fn is_plain(&self, blob: usize) -> bool {
+        self.heads[self.frame_of(blob)].depth == 0
     }
 
     /// A copy of `id` in a plain frame of this group. Arranges a large one at the first call: for
     /// groups that are asked often.
     pub(super) fn plain_copy(self: &Arc<Self>, id: &BlobId) -> Option<BlobCopy> {
-        if self.blobs <= UNSORTED_MAX {
-            let mut plain = self.frames.iter().enumerate().filter(|(_, (_, frame))| frame.depth == 0);
-            return plain.find_map(|(n, (_, frame))| {
-                frame.ids.iter().position(|found| found == id).map(|blob| self.copy(n, blob))
-            });
+        let ids = self.ids();
+        if ids.len() <= UNSORTED_MAX {
+            let blob = (0..ids.len()).find(|blob| ids[*blob] == id.0 && self.is_plain(*blob))?;
+            return Some(self.copy(blob));
         }
         let order = self.order.get_or_init(|| {
-            let plain = self.frames.iter().enumerate().filter(|(_, (_, frame))| frame.depth == 0);
-            let mut order: Vec<_> = plain
-                .flat_map(|(n, (_, frame))| {
-                    frame.ids.iter().enumerate().map(move |(blob, id)| (begin(id), n as u32, blob as u32))
-                })
-                .collect();
+            let plain = (0..ids.len()).filter(|blob| self.is_plain(*blob));
+            let mut order: Vec<_> = plain.map(|blob| (begin(&ids[blob]), blob as u32)).collect();
             order.sort_unstable();
             order
         });
-        let from = order.partition_point(|(key, ..)| *key < begin(id));
-        let same = order[from..].iter().take_while(|(key, ..)| *key == begin(id));
-        let mut places = same.map(|(_, frame, blob)| (*frame as usize, *blob as usize));
-        let (frame, blob) = places.find(|(frame, blob)| self.frames[*frame].1.ids[*blob] == *id)?;
-        Some(self.copy(frame, blob))
+        let from = order.partition_point(|(key, _)| *key < begin(&id.0));
+        let mut same = order[from..].iter().take_while(|(key, _)| *key == begin(&id.0));
+        let (_, blob) = same.find(|(_, blob)| ids[*blob as usize] == id.0)?;
+        Some(self.copy(*blob as usize))
     }
 }
 
-fn begin(id: &BlobId) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = id.0;
+fn begin(id: &[u8; BlobId::LEN]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *id;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
@@ -98,6 +132,7 @@ fn begin(id: &BlobId) -> u64 {
 pub struct BlobCopy {
     group: Arc<Group>,
     frame: usize,
+    /// Its number in the group.
     blob: usize,
     at: u32,
 }
@@ -109,7 +144,7 @@ impl BlobCopy {
 
     /// True if the blob is the last one of its group: the next of a stream lies in the next one.
     pub(super) fn is_last(&self) -> bool {
-        self.frame + 1 == self.group.frames.len() && self.blob + 1 == self.frame().lens.len()
+        self.blob + 1 == self.group.blobs()
     }
 
     /// The pack's entry.
@@ -129,12 +164,17 @@ impl BlobCopy {
 
     /// The frame's record.
     pub fn frame(&self) -> &Frame {
-        &self.group.frames[self.frame].1
+        self.group.heads[self.frame].frame.get_or_init(|| Box::new(self.group.record(self.frame)))
+    }
+
+    /// The frame's depth; asks for less than its record.
+    pub fn depth(&self) -> u8 {
+        self.group.heads[self.frame].depth
     }
 
     /// Where the frame's bytes begin in the pack.
     pub fn offset(&self) -> u64 {
-        self.group.frames[self.frame].0
+        self.group.heads[self.frame].offset
     }
 
     /// Where the blob begins in the frame's plaintext.
@@ -144,7 +184,7 @@ impl BlobCopy {
 
     /// The blob's length.
     pub fn size(&self) -> u32 {
-        self.frame().lens[self.blob]
+        self.group.lens[self.blob]
     }
 }
 

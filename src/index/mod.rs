@@ -308,14 +308,12 @@ impl Index {
     fn known_copies(&self, id: &BlobId, surely: bool) -> Result<Vec<BlobCopy>> {
         loop {
             let made = self.made.load(Ordering::Acquire);
-            let groups = self.ask(|db| db.look_up(id, surely, |number| lock(&self.cache).groups.get(number)))?;
-            let mut found = Vec::new();
-            for group in groups {
-                found.extend(group.copies(id));
-                lock(&self.cache).groups.keep(group.number, &group, group.blobs());
+            let mut found = self.ask(|db| db.look_up(id, surely, |number| lock(&self.cache).groups.get(number)))?;
+            for group in found.iter().map(BlobCopy::group) {
+                lock(&self.cache).groups.keep(group.number, group, group.blobs());
             }
             // Plain copies first: they rest on nothing.
-            found.sort_by_key(|copy| (copy.frame().depth, copy.group().number));
+            found.sort_by_key(|copy| (copy.depth(), copy.group().number));
             // Numbers that a damaged file gave stand for nothing in the one that took its place.
             if self.made.load(Ordering::Acquire) == made {
                 return Ok(found);

@@ -35,7 +35,8 @@ impl<T> Recent<T> {
             return;
         }
         if self.weight + weight > self.max / 2 {
-            self.old = std::mem::take(&mut self.young);
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
             self.weight = 0;
         }
         self.old.remove(&number);

@@ -3,15 +3,15 @@
 //! in [`super::map`].
 
 use super::fault::Fault;
-use super::loaded::{Group, GroupNumber};
+use super::loaded::{Group, GroupNumber, Head};
 use crate::error::{Malformed, Result};
 use crate::format::index::{IndexObject, PackEntry};
-use crate::format::pack::{Frame, StorageClass};
-use crate::id::{IndexName, PackName, SignerId};
+use crate::format::pack::{BlobKind, Codec, Frame, Shape, StorageClass};
+use crate::id::{BlobId, IndexName, PackName, SignerId};
 use crate::index::EntryNumber;
 use crate::limits;
-use minicbor::decode::Decoder;
 use rusqlite::{Connection, Row, params};
+use std::sync::OnceLock;
 
 /// Half a hash of a row's parts. The parts come first: whole blocks of a long one are hashed side by
 /// side, if nothing stands before it.
@@ -158,58 +158,121 @@ impl PackRow {
     }
 }
 
+/// A frame in a row of `frames`: stored bytes, blobs, bases, codec, kind, depth.
+const HEAD_LEN: usize = 4 + 2 + 2 + 3;
+/// What a row holds of each blob: its length, and its id.
+const BLOB_LEN: usize = 4 + BlobId::LEN;
+
 /// A row of `frames` to be: frames that lie one after the other, until it is long enough.
 pub(super) struct GroupRow {
     entry: EntryNumber,
+    pack: PackName,
     first: u32,
     offset: u64,
-    /// The pack's name, the frames' records, and at last the hash.
-    row: Vec<u8>,
+    frames: u16,
+    heads: Vec<u8>,
+    lens: Vec<u8>,
+    bases: Vec<u8>,
+    ids: Vec<u8>,
 }
 
 impl GroupRow {
     /// Its first frame's number and offset in the pack.
-    pub(super) fn new(entry: EntryNumber, pack: &PackName, first: u32, offset: u64) -> Self {
-        Self { entry, first, offset, row: pack.0.to_vec() }
+    pub(super) fn new(entry: EntryNumber, pack: PackName, first: u32, offset: u64) -> Self {
+        let (heads, lens, bases, ids) = Default::default();
+        Self { entry, pack, first, offset, frames: 0, heads, lens, bases, ids }
     }
 
-    /// Takes in a frame's record; false if another row must.
-    pub(super) fn takes(&mut self, record: &[u8]) -> bool {
-        let takes = self.row.len() == PackName::LEN || self.row.len() + record.len() <= limits::INDEX_ROW_BYTES;
-        if takes {
-            self.row.extend_from_slice(record);
+    /// Takes in a frame; false if another row must.
+    pub(super) fn takes(&mut self, frame: &Frame) -> bool {
+        let known = PackName::LEN + self.heads.len() + self.lens.len() + self.bases.len() + self.ids.len();
+        let more = HEAD_LEN + frame.bases.len() * BlobId::LEN + frame.lens.len() * BLOB_LEN;
+        if self.frames > 0 && (known + more > limits::INDEX_ROW_BYTES || self.frames == u16::MAX) {
+            return false;
         }
-        takes
+        // No decoder lets a frame pass that has more; the row would be taken for a damaged one.
+        let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();
+        self.frames += 1;
+        self.heads.extend(frame.stored.to_le_bytes());
+        self.heads.extend(count(frame.lens.len()));
+        self.heads.extend(count(frame.bases.len()));
+        self.heads.extend([frame.codec as u8, frame.kind as u8, frame.depth]);
+        self.lens.extend(frame.lens.iter().flat_map(|len| len.to_le_bytes()));
+        self.bases.extend(frame.bases.iter().flat_map(|id| id.0));
+        self.ids.extend(frame.ids.iter().flat_map(|id| id.0));
+        true
     }
 
-    pub(super) fn insert(mut self, t: &Connection, no: GroupNumber) -> Result<(), Fault> {
+    pub(super) fn insert(self, t: &Connection, no: GroupNumber) -> Result<(), Fault> {
         let (first, offset) = (i64::from(self.first), self.offset as i64);
-        let hash = sum(&[no, self.entry, first, offset], &[&self.row]);
-        self.row.extend_from_slice(&hash);
-        t.prepare_cached("INSERT INTO frames(no, pack, first, offset, row) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![no, self.entry, first, offset, self.row])?;
+        let ids_hash = sum(&[no], &[&self.ids]);
+        let mut row = Vec::with_capacity(limits::INDEX_ROW_BYTES);
+        for part in [&self.pack.0[..], &ids_hash, &self.frames.to_le_bytes(), &self.heads, &self.lens, &self.bases] {
+            row.extend_from_slice(part);
+        }
+        let hash = sum(&[no, self.entry, first, offset], &[&row]);
+        row.extend_from_slice(&hash);
+        t.prepare_cached("INSERT INTO frames(no, pack, first, offset, row, ids) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![no, self.entry, first, offset, row, self.ids])?;
         Ok(())
     }
 }
 
-/// A group, from a row's `no, pack, first, offset, row`.
+/// A group, from a row's `no, pack, first, offset, row, ids`. Its ids are not held against their hash: see [`Group::hash`].
 pub(super) fn group_of(row: &Row<'_>) -> Result<Group, Fault> {
     let (no, entry, first, offset): (i64, i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-    let bytes = row.get_ref(4)?.as_blob().map_err(|_| Fault::damaged("frames of another type"))?;
-    let read = || {
-        let (row, hash) = bytes.split_last_chunk::<16>().ok_or_else(|| Malformed::new("frames cut short"))?;
-        if sum(&[no, entry, first, offset], &[row]) != *hash {
-            return Err(Malformed::new("frames whose hash does not match"));
-        }
-        let (pack, records) = row.split_first_chunk().ok_or_else(|| Malformed::new("frames without a pack"))?;
-        let mut d = Decoder::new(records);
-        let mut frames = Vec::new();
-        while d.position() < records.len() {
-            frames.push(Frame::read(&mut d, true)?);
-        }
-        let first = u32::try_from(first).ok().filter(|first| *first as usize <= limits::PACK_FRAMES_MAX);
-        let first = first.ok_or_else(|| Malformed::new("a frame of impossible number"))?;
-        Ok(Group::new((no, entry, PackName(*pack)), (first, offset.unsigned_abs()), frames))
-    };
-    read().map_err(|e| Fault::Damaged(e.0))
+    let blob = |column| row.get_ref(column)?.as_blob().map_err(|_| Fault::damaged("frames of another type"));
+    let (bytes, ids) = (blob(4)?, blob(5)?);
+    let (said, hash) = bytes.split_last_chunk::<16>().ok_or_else(|| Fault::damaged("frames cut short"))?;
+    if sum(&[no, entry, first, offset], &[said]) != *hash {
+        return Err(Fault::damaged("frames whose hash does not match"));
+    }
+    let first = u32::try_from(first).ok().filter(|first| *first as usize <= limits::PACK_FRAMES_MAX);
+    let first = first.ok_or_else(|| Fault::damaged("a frame of impossible number"))?;
+    let group = read_group((no, entry, first), offset.unsigned_abs(), said, ids);
+    group.map_err(|e| Fault::Damaged(e.0))
+}
+
+fn read_group(
+    (number, entry, first): (GroupNumber, EntryNumber, u32),
+    offset: u64,
+    said: &[u8],
+    ids: &[u8],
+) -> Result<Group, Malformed> {
+    let cut = || Malformed::new("frames cut short");
+    let (pack, rest) = said.split_first_chunk().ok_or_else(cut)?;
+    let (hash, rest) = rest.split_first_chunk().ok_or_else(cut)?;
+    let (frames, rest) = rest.split_first_chunk().ok_or_else(cut)?;
+    let (heads, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*frames)) * HEAD_LEN).ok_or_else(cut)?;
+    let (lens, bases) = rest.split_at_checked(ids.len() / BlobId::LEN * 4).ok_or_else(cut)?;
+    let lens: Vec<u32> = lens.as_chunks().0.iter().map(|len| u32::from_le_bytes(*len)).collect();
+    let bases: Vec<BlobId> = bases.as_chunks().0.iter().map(|id| BlobId(*id)).collect();
+    let (mut at, mut next_base, mut next_blob) = (offset, 0, 0);
+    let mut found = Vec::with_capacity(heads.len() / HEAD_LEN);
+    for head in heads.as_chunks::<HEAD_LEN>().0 {
+        let [a, b, c, d, e, f, g, h, codec, kind, depth] = *head;
+        let (stored, bases_from, blobs_from) = (u32::from_le_bytes([a, b, c, d]), next_base, next_blob);
+        let (blobs, bases) = (usize::from(u16::from_le_bytes([e, f])), usize::from(u16::from_le_bytes([g, h])));
+        let codec = Codec::from_byte(codec).ok_or_else(|| Malformed::new("a frame with unknown codec"))?;
+        let kind = BlobKind::from_byte(kind).ok_or_else(|| Malformed::new("a frame of unknown blob kind"))?;
+        (next_base, next_blob) = (next_base + bases, next_blob + blobs);
+        let plain = lens.get(blobs_from..next_blob).ok_or_else(cut)?.iter().map(|len| u64::from(*len)).sum();
+        Shape { stored, codec, depth, bases, blobs, plain }.check()?;
+        found.push(Head {
+            offset: at,
+            stored,
+            codec,
+            kind,
+            depth,
+            bases: bases_from,
+            blobs: blobs_from,
+            frame: OnceLock::new(),
+        });
+        at = at.saturating_add(stored.into());
+    }
+    if (next_base, next_blob, next_blob * BlobId::LEN) != (bases.len(), lens.len(), ids.len()) {
+        return Err(Malformed::new("frames with other numbers of bases and blobs"));
+    }
+    let (pack, hash, ids) = (PackName(*pack), *hash, ids.into());
+    Ok(Group { number, entry, pack, first, heads: found, lens, bases, ids, hash, order: OnceLock::new() })
 }

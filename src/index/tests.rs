@@ -168,6 +168,10 @@ fn a_row_that_says_something_else_is_never_believed() {
         "UPDATE frames SET row = CAST(row || x'00' AS BLOB)",
         "UPDATE frames SET row = (SELECT row FROM frames WHERE no = 4)",
         "UPDATE frames SET row = 7",
+        "UPDATE frames SET ids = zeroblob(length(ids))",
+        "UPDATE frames SET ids = (SELECT ids FROM frames WHERE no = 4)",
+        "UPDATE frames SET ids = x''",
+        "UPDATE frames SET ids = 7",
         "UPDATE frames SET pack = 3",
         "UPDATE frames SET first = first + 1",
         "UPDATE frames SET offset = offset + 1",
@@ -412,7 +416,7 @@ fn a_plain_copy_is_preferred_wherever_the_hint_points() {
     for n in 0..150 {
         let copy = find(n);
         assert_eq!((copy.pack().0[0], copy.frame_number(), copy.at()), (1, n, 0));
-        assert_eq!((copy.frame().depth, copy.frame().bases.len(), copy.size()), (1, 1, 100));
+        assert_eq!((copy.depth(), copy.frame().bases.len(), copy.size()), (1, 1, 100));
         assert_eq!(copy.offset(), crate::format::pack::FRAMES_AT + 300 * u64::from(n));
     }
     index.add(&B, &SIGNER, &object(vec![pack(2, 100..200)])).unwrap();

@@ -46,7 +46,7 @@ impl Sound {
         if let Some(object) = self.doubtful.get(&name.0).or_else(|| self.resting.get(&name)) {
             return Ok(Some(object.clone()));
         }
-        if copy.frame().depth == 0 {
+        if copy.depth() == 0 {
             return Ok(None);
         }
         if let Some(known) = self.deltas.borrow().get(&name) {
@@ -77,7 +77,7 @@ impl Sound {
     /// Depths strictly descend, so this ends, and after `limits::FRAME_DEPTH_MAX` steps at the latest.
     fn base_fault(&self, repo: &Repository, frame: &Frame, base: &BlobId) -> Result<Result<usize, String>> {
         let mut first = None;
-        for copy in repo.index().copies(base)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
+        for copy in repo.index().copies(base)?.iter().filter(|copy| copy.depth() < frame.depth) {
             match self.fault(repo, copy)? {
                 None => return Ok(Ok(copy.size() as usize)),
                 Some(object) => first = first.or(Some(object)),

@@ -40,7 +40,7 @@ struct Candidate {
 
 impl Candidate {
     fn depth(&self) -> u8 {
-        self.copies.iter().map(|(_, copy)| copy.frame().depth).max().unwrap_or(0)
+        self.copies.iter().map(|(_, copy)| copy.depth()).max().unwrap_or(0)
     }
 
     fn plain(&self) -> usize {
@@ -147,7 +147,7 @@ impl Chooser<'_> {
     /// The copy of a blob that counts and rests on the fewest others.
     fn copy(&mut self, id: &BlobId, deepest: u8) -> Result<Option<BlobCopy>> {
         let (index, counting) = (self.repo.index(), self.counting);
-        index.find(id, &mut self.hint, |copy| Ok(copy.frame().depth <= deepest && counting.counts(index, copy)?))
+        index.find(id, &mut self.hint, |copy| Ok(copy.depth() <= deepest && counting.counts(index, copy)?))
     }
 
     /// The same with its deepest frames replaced by what they rest on.
@@ -156,7 +156,7 @@ impl Chooser<'_> {
         let mut lower = Candidate { copies: Vec::new(), step: 0 };
         let (mut ids, mut frames) = (HashSet::new(), HashSet::new());
         for (id, copy) in &above.copies {
-            if copy.frame().depth < depth {
+            if copy.depth() < depth {
                 if ids.insert(*id) {
                     lower.copies.push((*id, copy.clone()));
                 }

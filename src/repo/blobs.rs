@@ -204,7 +204,7 @@ impl Repository {
 
     /// A base's plaintext: from a copy of strictly lower depth, so that no circle is ever followed.
     fn base_within(&self, frame: &Frame, id: &BlobId, hint: &mut Hint, budget: &mut Budget) -> Result<Vec<u8>> {
-        let below = self.index.find(id, hint, |copy| Ok(copy.frame().depth < frame.depth))?;
+        let below = self.index.find(id, hint, |copy| Ok(copy.depth() < frame.depth))?;
         if let Some(copy) = below {
             match self.copy_of(frame.kind, id, &copy, budget) {
                 Err(e) if e.is_damage() => {}
@@ -212,7 +212,7 @@ impl Repository {
             }
         }
         let mut last = self.unindexed(frame.kind, id);
-        for copy in self.index.copies(id)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
+        for copy in self.index.copies(id)?.iter().filter(|copy| copy.depth() < frame.depth) {
             match self.copy_of(frame.kind, id, copy, budget) {
                 Ok(blob) => return Ok(blob),
                 Err(e) if e.is_damage() => last = e,

@@ -145,7 +145,7 @@ impl Reading {
         *left -= 1;
         let mut bases: Vec<Base> = Vec::with_capacity(frame.bases.len());
         for id in &frame.bases {
-            let is_below = |copy: &BlobCopy| Ok(copy.frame().depth < frame.depth);
+            let is_below = |copy: &BlobCopy| Ok(copy.depth() < frame.depth);
             let copy = match repo.index().find(id, &mut self.hint, is_below)? {
                 None => repo.index().find_surely(id, is_below)?,
                 found => found,

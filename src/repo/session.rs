@@ -57,7 +57,7 @@ impl Counting {
         if !self.counted.read().unwrap_or_else(PoisonError::into_inner).contains(&name.0) {
             return Ok(false);
         }
-        if copy.frame().depth == 0 {
+        if copy.depth() == 0 {
             return Ok(true);
         }
         if let Some(known) = self.deltas.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
@@ -77,7 +77,7 @@ impl Counting {
         let mut plain = 0;
         for base in &frame.bases {
             let mut size = None;
-            for copy in index.copies(base)?.iter().filter(|copy| copy.frame().depth < frame.depth) {
+            for copy in index.copies(base)?.iter().filter(|copy| copy.depth() < frame.depth) {
                 if self.counts(index, copy)? {
                     size = Some(copy.size() as usize);
                     break;

@@ -381,8 +381,8 @@ impl<'w> Lane<'w> {
         let counting = self.counting;
         let index = self.repo.index();
         let deepest = self.state.deltas.deepest_counted();
-        let found = index
-            .find(id, &mut self.hint, |copy| Ok(copy.frame().depth <= deepest && counting.counts(index, copy)?))?;
+        let found =
+            index.find(id, &mut self.hint, |copy| Ok(copy.depth() <= deepest && counting.counts(index, copy)?))?;
         Ok(found.is_some())
     }
 

@@ -220,7 +220,7 @@ fn a_copy_whose_bases_do_not_count_is_stored_again() {
     let node = find(&repo, &manifest.root, file.to_str().unwrap().as_bytes()).unwrap().unwrap();
     let ids: Vec<_> = leaves(&repo, &node.content).map(|leaf| leaf.unwrap().id.unwrap()).collect();
     for id in &ids {
-        let depths: Vec<u8> = repo.index().copies(id).unwrap().iter().map(|copy| copy.frame().depth).collect();
+        let depths: Vec<u8> = repo.index().copies(id).unwrap().iter().map(|copy| copy.depth()).collect();
         assert_eq!(depths, [1]);
     }
     let blobs: Vec<Vec<u8>> = ids.iter().map(|id| repo.blob(BlobKind::Chunk, id).unwrap()).collect();

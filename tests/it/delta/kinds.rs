@@ -42,7 +42,7 @@ fn blobs(repo: &Repository, id: &SnapshotId) -> HashSet<BlobId> {
 
 /// The depth of the copy of a blob that rests on the fewest others.
 fn depth(repo: &Repository, id: &BlobId) -> u8 {
-    repo.index().copies(id).unwrap().iter().map(|copy| copy.frame().depth).min().unwrap()
+    repo.index().copies(id).unwrap().iter().map(|copy| copy.depth()).min().unwrap()
 }
 
 /// The deepest frame of each kind of blob in packs that were not there before.

@@ -68,6 +68,7 @@ const FAULTS: &[(&str, Befall)] = &[
     ("frames that are others", |p| {
         is_database(p) && sql(p, "UPDATE frames SET row = (SELECT row FROM frames ORDER BY no LIMIT 1)")
     }),
+    ("ids that rotted", |p| is_database(p) && sql(p, "UPDATE frames SET ids = zeroblob(length(ids))")),
     ("frames that are gone", |p| is_database(p) && sql(p, "DELETE FROM frames WHERE no = 2")),
     ("filters that rotted", |p| is_database(p) && sql(p, "UPDATE filters SET filter = zeroblob(length(filter))")),
     ("runs that are gone", |p| is_database(p) && sql(p, "DELETE FROM runs WHERE no = 1")),
