@@ -33,6 +33,8 @@ const BLOCK_ENTRIES: u64 = 256;
 const BLOCKS_MAX: i64 = 1 << 24;
 /// Bytes of a group's number in an entry.
 const GROUP_LEN: usize = 4;
+/// Entries by which one may stand beside its place in the mean: twice the deviation of a block's middle.
+const NEAR: usize = 16;
 /// Bytes of the hash that closes a block.
 const HASH_LEN: usize = 16;
 /// Runs of one size before they are merged, and how much larger the next size is.
@@ -83,10 +85,19 @@ impl Shape {
         let key = self.low(key);
         let at =
             move |n: usize| block.get(n * self.entry_len()..(n + 1) * self.entry_len()).map(|entry| self.read(entry));
-        let (mut from, mut to) = (0, block.len() / self.entry_len());
+        let is_before = |n: usize| at(n).is_some_and(|entry| entry.0 < key);
+        let count = block.len() / self.entry_len();
+        // Keys are spread evenly: it stands near where it would if they were so exactly.
+        let guess = ((u128::from(key) * count as u128) >> self.bits) as usize;
+        let (low, high) = (guess.saturating_sub(NEAR), count.min(guess + NEAR));
+        let (mut from, mut to) = match (is_before(low), is_before(high)) {
+            (true, false) => (low, high),
+            (true, true) => (high, count),
+            (false, _) => (0, low),
+        };
         while from < to {
             let middle = usize::midpoint(from, to);
-            if at(middle).is_some_and(|entry| entry.0 < key) {
+            if is_before(middle) {
                 from = middle + 1;
             } else {
                 to = middle;
@@ -478,4 +489,56 @@ fn merge(t: &Connection, runs: &[Source], live: Option<&Live>) -> Result<(), Fau
         t.prepare_cached("DELETE FROM runs WHERE no = ?1")?.execute([source.run.no])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that look like keys, the same at each run.
+    fn keys(count: u64) -> Vec<u64> {
+        let key = |n: u64| blake3::hash(&n.to_le_bytes()).as_bytes().first_chunk().map(|b| u64::from_le_bytes(*b));
+        let mut keys: Vec<u64> = (0..count).map(|n| key(n).unwrap() >> (64 - KEY_BITS)).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn every_entry_of_a_block_is_found_and_no_other() {
+        for (bits, key_len) in [(0, 5), (6, 4), (8, 4), (14, 3), (17, 3), (24, 2)] {
+            let shape = Shape::of(bits);
+            assert_eq!(shape.key_len, key_len);
+            for count in [0, 1, 2, 15, 16, 17, 33, 300] {
+                let mut entries: Vec<Entry> =
+                    keys(count).iter().zip(7..).map(|(key, group)| (shape.low(*key), group)).collect();
+                // The same key at the beginning, in the middle and at the end, more than once.
+                let again: Vec<Entry> = entries.iter().step_by(50).map(|(key, group)| (*key, group + 1000)).collect();
+                entries.extend(again);
+                entries.sort_unstable();
+                let mut block = Vec::new();
+                entries.iter().for_each(|entry| shape.write(*entry, &mut block));
+                for (key, _) in &entries {
+                    let groups: Vec<_> = entries.iter().filter(|e| e.0 == *key).map(|e| e.1).collect();
+                    assert_eq!(shape.groups(&block, *key).collect::<Vec<_>>(), groups, "{bits} {count} {key}");
+                }
+                let absent = keys(600).into_iter().map(|key| shape.low(key));
+                for key in absent.filter(|key| entries.iter().all(|e| e.0 != *key)) {
+                    assert_eq!(shape.groups(&block, key).count(), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_of_anything_gives_some_groups_and_no_panic() {
+        for n in 0..200u64 {
+            let mut block = vec![0; n as usize];
+            blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut block);
+            for bits in [0, 8, 14, 24] {
+                for key in keys(20) {
+                    assert!(Shape::of(bits).groups(&block, key).count() <= block.len() / 6);
+                }
+            }
+        }
+    }
 }
