@@ -108,8 +108,10 @@ pub const TENANT_NAME_MAX: usize = 64;
 pub const TREE_CACHE_BYTES: usize = 24 * 1024 * 1024;
 /// Frames kept decoded beside the index on this machine, blobs; and whole packs' entries as much again.
 pub const INDEX_CACHE_BLOBS: usize = 200_000;
-/// Pages of the index on this machine that are kept in memory, KiB.
-pub const INDEX_PAGES_KIB: i64 = 32 * 1024;
+/// Pages of the index on this machine that are kept in memory, KiB: all inner ones of 100 million
+/// blobs. Of the others hardly one is asked for again, and the more are kept, the further is each from
+/// the processor.
+pub const INDEX_PAGES_KIB: i64 = 8 * 1024;
 /// Blocks of the index's map that are kept in memory, bytes: those of 11 million blobs.
 pub const INDEX_MAP_BYTES: usize = 80 * 1024 * 1024;
 /// A row of the index on this machine holds more than one frame only up to so many bytes.
