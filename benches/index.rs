@@ -49,7 +49,7 @@ fn frame(ids: std::ops::Range<u64>, bases: u64) -> Frame {
         codec: Codec::Zstd,
         kind: BlobKind::Chunk,
         depth: u8::from(bases > 0),
-        bases: (0..bases).map(|n| id(ids.start / 2 + n)).collect(),
+        bases: (0..bases).map(|n| id(ids.start / 2 + n).base()).collect(),
         lens: ids.clone().map(|n| 12_000 + (n % 8) as u32 * 1000).collect(),
         ids: ids.map(id).collect(),
     }

@@ -103,6 +103,13 @@ id!(
     32
 );
 id!(
+    /// A blob on which others rest: the first half of its id. Blobs of one tenant that share it would
+    /// take 2^64 hashes to find, with the tenant's keys; whoever takes one for the other notices, since
+    /// what rests on it hashes to something else.
+    BaseId,
+    16
+);
+id!(
     /// A pack: the BLAKE3 hash of the object's bytes.
     PackName,
     32
@@ -137,6 +144,15 @@ id!(
     SignerId,
     32
 );
+
+impl BlobId {
+    /// The name under which other blobs rest on it.
+    pub fn base(&self) -> BaseId {
+        let mut half = [0; BaseId::LEN];
+        half.copy_from_slice(&self.0[..BaseId::LEN]);
+        BaseId(half)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use estrato::crypto::hpke::{self, PrivateKey, PublicKey};
 use estrato::error::Result;
 use estrato::format::header::{self, Cipher, Header, ObjectType, associated_data, ordinal};
 use estrato::format::pack::{BlobKind, Codec, Directory, FRAMES_AT, Frame, StorageClass, TAG_LEN, Trailer};
-use estrato::id::{BlobId, PackName, TenantId};
+use estrato::id::{BaseId, BlobId, PackName, TenantId};
 use estrato::limits;
 use estrato::pack::{Compressor, Decompressor, PackBuilder, PackKey, PlainFrame, WholePack};
 use minicbor::decode::Decoder;
@@ -169,7 +169,7 @@ fn directory(ids: bool) -> Directory {
         codec,
         kind: BlobKind::Chunk,
         depth,
-        bases: vec![BlobId([1; 32]); depth.into()],
+        bases: vec![BaseId([1; 16]); depth.into()],
         lens: vec![100, 200],
         ids: if ids { vec![BlobId([2; 32]), BlobId([3; 32])] } else { Vec::new() },
     };

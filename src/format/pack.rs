@@ -9,7 +9,7 @@
 use super::cbor::{Fields, Record, count, finished, within};
 use super::header::{HASH_LEN, HEADER_LEN};
 use crate::error::Malformed;
-use crate::id::BlobId;
+use crate::id::{BaseId, BlobId};
 use crate::limits;
 use minicbor::decode::Decoder;
 
@@ -143,7 +143,7 @@ pub struct Frame {
     /// 0: plain. n: the deepest of its bases has depth n − 1.
     pub depth: u8,
     /// The old blobs, in order, that the plaintext was compressed against; empty if plain.
-    pub bases: Vec<BlobId>,
+    pub bases: Vec<BaseId>,
     /// Lengths of its blobs, one after the other in the plaintext.
     pub lens: Vec<u32>,
     /// Ids of its blobs; empty in a pack's own directory.
@@ -202,7 +202,10 @@ impl Frame {
                         .ok_or_else(|| Malformed(format!("a frame of unknown blob kind {kind}")))?;
                 }
                 3 => frame.depth = f.value().u8()?,
-                4 => frame.bases = split(within(f.value(), limits::FRAME_BASES_MAX * BlobId::LEN)?)?,
+                4 => {
+                    frame.bases =
+                        split(within(f.value(), limits::FRAME_BASES_MAX * BaseId::LEN)?)?.map(BaseId).collect()
+                }
                 5 => {
                     let count = count(f.value(), limits::FRAME_BLOBS_MAX)?;
                     frame.lens.reserve_exact(count);
@@ -210,7 +213,10 @@ impl Frame {
                         frame.lens.push(f.value().u32()?);
                     }
                 }
-                _ => frame.ids = split(within(f.value(), limits::FRAME_BLOBS_MAX * BlobId::LEN)?)?,
+                _ => {
+                    frame.ids =
+                        split(within(f.value(), limits::FRAME_BLOBS_MAX * BlobId::LEN)?)?.map(BlobId).collect()
+                }
             }
         }
         *d = f.end();
@@ -235,16 +241,16 @@ impl Frame {
     }
 }
 
-fn concat(ids: &[BlobId]) -> Vec<u8> {
-    ids.iter().flat_map(|id| id.0).collect()
+fn concat<T: AsRef<[u8]>>(ids: &[T]) -> Vec<u8> {
+    ids.iter().flat_map(AsRef::as_ref).copied().collect()
 }
 
-fn split(bytes: &[u8]) -> Result<Vec<BlobId>, Malformed> {
-    let (ids, rest) = bytes.as_chunks::<{ BlobId::LEN }>();
+fn split<const N: usize>(bytes: &[u8]) -> Result<impl Iterator<Item = [u8; N]>, Malformed> {
+    let (ids, rest) = bytes.as_chunks();
     if !rest.is_empty() {
         return Err(Malformed::new("a list of ids with a part of one"));
     }
-    Ok(ids.iter().map(|id| BlobId(*id)).collect())
+    Ok(ids.iter().copied())
 }
 
 /// A pack's frames, in the order of their bytes.
@@ -362,7 +368,7 @@ mod tests {
             codec: Codec::Zstd,
             kind: BlobKind::Chunk,
             depth,
-            bases: vec![BlobId([1; 32]); depth.into()],
+            bases: vec![BaseId([1; 16]); depth.into()],
             lens: vec![100, 200],
             ids: if ids { vec![BlobId([2; 32]), BlobId([3; 32])] } else { Vec::new() },
         };
@@ -449,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_bases_if_and_only_if_it_has_depth() {
-        let base = BlobId([1; 32]);
+        let base = BaseId([1; 16]);
         expect(true, |f| (f.depth, f.bases) = (1, vec![base]));
         expect(true, |f| (f.depth, f.bases) = (limits::FRAME_DEPTH_MAX, vec![base; limits::FRAME_BASES_MAX]));
         expect(false, |f| (f.depth, f.bases) = (limits::FRAME_DEPTH_MAX + 1, vec![base]));
@@ -477,8 +483,8 @@ mod tests {
         let d = of_one(true, |f| f.ids.clear());
         assert!(Directory::read(&mut Decoder::new(&bytes(&d, false)), true).is_err());
         assert!(Directory::decode(&bytes(&d, false)).is_ok());
-        assert!(split(&[1; 33]).is_err() && split(&[1; 31]).is_err());
-        assert_eq!(split(&[1; 64]).unwrap(), [BlobId([1; 32]); 2]);
+        assert!(split::<32>(&[1; 33]).is_err() && split::<32>(&[1; 31]).is_err());
+        assert_eq!(split(&[1; 64]).unwrap().collect::<Vec<_>>(), [[1; 32]; 2]);
     }
 
     #[test]

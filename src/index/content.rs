@@ -8,7 +8,7 @@ use super::map::{Entry, Live, Map};
 use super::rows::{GroupRow, ObjectRow, PackRow, group_of};
 use crate::error::Result;
 use crate::format::index::{IndexObject, PackEntry};
-use crate::id::{BlobId, IndexName, PackName, SignerId};
+use crate::id::{BaseId, IndexName, PackName, SignerId};
 use crate::index::{EntryNumber, KnownObject, KnownPack};
 use crate::limits;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -238,7 +238,7 @@ impl Db {
     /// changed meanwhile, if the database shows none. What `known` has is not read again.
     pub(super) fn look_up(
         &mut self,
-        id: &BlobId,
+        id: &BaseId,
         surely: bool,
         mut known: impl FnMut(GroupNumber) -> Option<Arc<Group>>,
     ) -> Result<Vec<BlobCopy>, Fault> {
@@ -372,7 +372,7 @@ fn add_frames(
             new.takes(frame);
             row = Some(new);
         }
-        entries.extend(frame.ids.iter().map(|id| (map.key(id), at)));
+        entries.extend(frame.ids.iter().map(|id| (map.key(&id.base()), at)));
     }
     if let Some(last) = row {
         close(last, at, entries, begin)?;

@@ -3,7 +3,7 @@
 use super::EntryNumber;
 use super::rows::sum;
 use crate::format::pack::{BlobKind, Codec, Frame, StorageClass};
-use crate::id::{BlobId, PackName};
+use crate::id::{BaseId, BlobId, PackName};
 use std::sync::{Arc, OnceLock};
 
 /// Number of a group in the local database. Groups of one pack have numbers in a row, and none is
@@ -35,7 +35,7 @@ pub(super) struct Group {
     pub(super) heads: Vec<Head>,
     /// Of all frames, one after the other; so are the lists that follow.
     pub(super) lens: Vec<u32>,
-    pub(super) bases: Vec<BlobId>,
+    pub(super) bases: Vec<BaseId>,
     pub(super) ids: Box<[u8]>,
     /// The hash of the ids. One that is found is right whatever befell the others, so it is held
     /// against them only where one is not found, or all are taken.
@@ -87,9 +87,9 @@ impl Group {
         BlobCopy { group: Arc::clone(self), frame, blob, at }
     }
 
-    /// Every copy of `id` in this group.
-    pub(super) fn copies(self: &Arc<Self>, id: &BlobId) -> impl Iterator<Item = BlobCopy> {
-        self.ids().iter().enumerate().filter(|(_, found)| **found == id.0).map(|(blob, _)| self.copy(blob))
+    /// Every copy in this group of what `id` begins.
+    pub(super) fn copies(self: &Arc<Self>, id: &BaseId) -> impl Iterator<Item = BlobCopy> {
+        self.ids().iter().enumerate().filter(|(_, found)| found.starts_with(&id.0)).map(|(blob, _)| self.copy(blob))
     }
 
     /// True if the ids are those that were written.
@@ -101,12 +101,12 @@ impl Group {
         self.heads[self.frame_of(blob)].depth == 0
     }
 
-    /// A copy of `id` in a plain frame of this group. Arranges a large one at the first call: for
+    /// A copy of what `id` begins in a plain frame of this group. Arranges a large one at the first call: for
     /// groups that are asked often.
-    pub(super) fn plain_copy(self: &Arc<Self>, id: &BlobId) -> Option<BlobCopy> {
+    pub(super) fn plain_copy(self: &Arc<Self>, id: &BaseId) -> Option<BlobCopy> {
         let ids = self.ids();
         if ids.len() <= UNSORTED_MAX {
-            let blob = (0..ids.len()).find(|blob| ids[*blob] == id.0 && self.is_plain(*blob))?;
+            let blob = (0..ids.len()).find(|blob| ids[*blob].starts_with(&id.0) && self.is_plain(*blob))?;
             return Some(self.copy(blob));
         }
         let order = self.order.get_or_init(|| {
@@ -117,14 +117,13 @@ impl Group {
         });
         let from = order.partition_point(|(key, _)| *key < begin(&id.0));
         let mut same = order[from..].iter().take_while(|(key, _)| *key == begin(&id.0));
-        let (_, blob) = same.find(|(_, blob)| ids[*blob as usize] == id.0)?;
+        let (_, blob) = same.find(|(_, blob)| ids[*blob as usize].starts_with(&id.0))?;
         Some(self.copy(*blob as usize))
     }
 }
 
-fn begin(id: &[u8; BlobId::LEN]) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *id;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+fn begin<const N: usize>(id: &[u8; N]) -> u64 {
+    id.first_chunk().map_or(0, |begin| u64::from_be_bytes(*begin))
 }
 
 /// A copy of a blob: where it lies, and what its frame is.
@@ -145,6 +144,11 @@ impl BlobCopy {
     /// True if the blob is the last one of its group: the next of a stream lies in the next one.
     pub(super) fn is_last(&self) -> bool {
         self.blob + 1 == self.group.blobs()
+    }
+
+    /// The blob's id.
+    pub fn id(&self) -> BlobId {
+        BlobId(self.group.ids()[self.blob])
     }
 
     /// The pack's entry.

@@ -22,7 +22,7 @@ use super::fault::Fault;
 use super::filter::{Filter, KEY_BITS};
 use super::loaded::GroupNumber;
 use super::rows::sum;
-use crate::id::BlobId;
+use crate::id::BaseId;
 use crate::limits;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 use std::collections::HashMap;
@@ -153,7 +153,7 @@ impl Run {
 
 /// What this process knows of the map.
 pub(super) struct Map {
-    words: [u64; 4],
+    words: [u64; 2],
     runs: Vec<Run>,
     blocks: Blocks,
     /// What SQLite said when the runs were read; others change it.
@@ -162,20 +162,17 @@ pub(super) struct Map {
 
 impl Map {
     pub(super) fn new(secret: &Secret) -> Self {
-        let mut words = [0; 4];
+        let mut words = [0; 2];
         for (word, bytes) in words.iter_mut().zip(secret.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
         Self { words, runs: Vec::new(), blocks: Blocks::new(limits::INDEX_MAP_BYTES), version: None }
     }
 
-    pub(super) fn key(&self, id: &BlobId) -> u64 {
-        let mut key = 0u64;
-        for (pair, words) in id.0.as_chunks::<16>().0.iter().zip(self.words.as_chunks::<2>().0) {
-            let both = u128::from_le_bytes(*pair);
-            let product = u128::from(both as u64 ^ words[0]) * u128::from((both >> 64) as u64 ^ words[1]);
-            key = key.rotate_left(32).wrapping_add(product as u64 ^ (product >> 64) as u64);
-        }
+    pub(super) fn key(&self, id: &BaseId) -> u64 {
+        let both = u128::from_le_bytes(id.0);
+        let product = u128::from(both as u64 ^ self.words[0]) * u128::from((both >> 64) as u64 ^ self.words[1]);
+        let key = product as u64 ^ (product >> 64) as u64;
         key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - KEY_BITS)
     }
 

@@ -21,7 +21,7 @@ pub use loaded::{BlobCopy, PackMap, Place};
 
 use crate::error::{Error, Result};
 use crate::format::index::{IndexObject, PackEntry};
-use crate::id::{BlobId, IndexName, PackName, SignerId};
+use crate::id::{BaseId, BlobId, IndexName, PackName, SignerId};
 use crate::limits;
 use db::Db;
 use fault::Fault;
@@ -301,11 +301,21 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn copies(&self, id: &BlobId) -> Result<Vec<BlobCopy>> {
+        let mut found = self.base_copies(&id.base())?;
+        found.retain(|copy| copy.id() == *id);
+        Ok(found)
+    }
+
+    /// Every copy of a blob on which others rest, those that rest on the fewest others first.
+    ///
+    /// # Errors
+    /// See [`Index::objects`].
+    pub fn base_copies(&self, id: &BaseId) -> Result<Vec<BlobCopy>> {
         self.known_copies(id, true)
     }
 
     /// The same; what others have added since this process looked last is found only if `surely`.
-    fn known_copies(&self, id: &BlobId, surely: bool) -> Result<Vec<BlobCopy>> {
+    fn known_copies(&self, id: &BaseId, surely: bool) -> Result<Vec<BlobCopy>> {
         loop {
             let made = self.made.load(Ordering::Acquire);
             let mut found = self.ask(|db| db.look_up(id, surely, |number| lock(&self.cache).groups.get(number)))?;
@@ -330,6 +340,19 @@ impl Index {
     pub fn find(
         &self,
         id: &BlobId,
+        hint: &mut Hint,
+        counts: impl Fn(&BlobCopy) -> Result<bool>,
+    ) -> Result<Option<BlobCopy>> {
+        self.find_base(&id.base(), hint, |copy| Ok(copy.id() == *id && counts(copy)?))
+    }
+
+    /// The same for a blob on which others rest.
+    ///
+    /// # Errors
+    /// See [`Index::objects`].
+    pub fn find_base(
+        &self,
+        id: &BaseId,
         hint: &mut Hint,
         counts: impl Fn(&BlobCopy) -> Result<bool>,
     ) -> Result<Option<BlobCopy>> {
@@ -376,7 +399,19 @@ impl Index {
     /// # Errors
     /// See [`Index::renew`].
     pub fn find_surely(&self, id: &BlobId, counts: impl Fn(&BlobCopy) -> Result<bool>) -> Result<Option<BlobCopy>> {
-        let find = || first(self.copies(id)?, &counts);
+        self.find_base_surely(&id.base(), |copy| Ok(copy.id() == *id && counts(copy)?))
+    }
+
+    /// The same for a blob on which others rest.
+    ///
+    /// # Errors
+    /// See [`Index::renew`].
+    pub fn find_base_surely(
+        &self,
+        id: &BaseId,
+        counts: impl Fn(&BlobCopy) -> Result<bool>,
+    ) -> Result<Option<BlobCopy>> {
+        let find = || first(self.base_copies(id)?, &counts);
         if let Some(found) = find()? {
             return Ok(Some(found));
         }

@@ -7,7 +7,7 @@ use super::loaded::{Group, GroupNumber, Head};
 use crate::error::{Malformed, Result};
 use crate::format::index::{IndexObject, PackEntry};
 use crate::format::pack::{BlobKind, Codec, Frame, Shape, StorageClass};
-use crate::id::{BlobId, IndexName, PackName, SignerId};
+use crate::id::{BaseId, BlobId, IndexName, PackName, SignerId};
 use crate::index::EntryNumber;
 use crate::limits;
 use rusqlite::{Connection, Row, params};
@@ -186,7 +186,7 @@ impl GroupRow {
     /// Takes in a frame; false if another row must.
     pub(super) fn takes(&mut self, frame: &Frame) -> bool {
         let known = PackName::LEN + self.heads.len() + self.lens.len() + self.bases.len() + self.ids.len();
-        let more = HEAD_LEN + frame.bases.len() * BlobId::LEN + frame.lens.len() * BLOB_LEN;
+        let more = HEAD_LEN + frame.bases.len() * BaseId::LEN + frame.lens.len() * BLOB_LEN;
         if self.frames > 0 && (known + more > limits::INDEX_ROW_BYTES || self.frames == u16::MAX) {
             return false;
         }
@@ -246,7 +246,7 @@ fn read_group(
     let (heads, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*frames)) * HEAD_LEN).ok_or_else(cut)?;
     let (lens, bases) = rest.split_at_checked(ids.len() / BlobId::LEN * 4).ok_or_else(cut)?;
     let lens: Vec<u32> = lens.as_chunks().0.iter().map(|len| u32::from_le_bytes(*len)).collect();
-    let bases: Vec<BlobId> = bases.as_chunks().0.iter().map(|id| BlobId(*id)).collect();
+    let bases: Vec<BaseId> = bases.as_chunks().0.iter().map(|id| BaseId(*id)).collect();
     let (mut at, mut next_base, mut next_blob) = (offset, 0, 0);
     let mut found = Vec::with_capacity(heads.len() / HEAD_LEN);
     for head in heads.as_chunks::<HEAD_LEN>().0 {

@@ -393,7 +393,7 @@ fn deltas(name: u8, blobs: std::ops::Range<u32>) -> PackEntry {
     let frames = std::mem::take(&mut entry.directory.frames);
     for frame in frames {
         for (id, len) in frame.ids.iter().zip(&frame.lens) {
-            let bases = vec![BlobId([id.0[0]; 32])];
+            let bases = vec![BaseId([id.0[0]; 16])];
             entry.directory.frames.push(Frame {
                 depth: 1,
                 stored: 300,

@@ -4,7 +4,7 @@
 
 use crate::error::Result;
 use crate::format::pack::Frame;
-use crate::id::BlobId;
+use crate::id::BaseId;
 use crate::index::{BlobCopy, EntryNumber};
 use crate::limits;
 use crate::repo::Repository;
@@ -75,9 +75,9 @@ impl Sound {
     }
 
     /// Depths strictly descend, so this ends, and after `limits::FRAME_DEPTH_MAX` steps at the latest.
-    fn base_fault(&self, repo: &Repository, frame: &Frame, base: &BlobId) -> Result<Result<usize, String>> {
+    fn base_fault(&self, repo: &Repository, frame: &Frame, base: &BaseId) -> Result<Result<usize, String>> {
         let mut first = None;
-        for copy in repo.index().copies(base)?.iter().filter(|copy| copy.depth() < frame.depth) {
+        for copy in repo.index().base_copies(base)?.iter().filter(|copy| copy.depth() < frame.depth) {
             match self.fault(repo, copy)? {
                 None => return Ok(Ok(copy.size() as usize)),
                 Some(object) => first = first.or(Some(object)),

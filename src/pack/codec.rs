@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Malformed, Result};
 use crate::format::pack::{BlobKind, Codec, Frame, TAG_LEN};
-use crate::id::BlobId;
+use crate::id::{BaseId, BlobId};
 use crate::limits;
 use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
@@ -67,8 +67,8 @@ impl PlainFrame {
 /// The old blobs that a delta frame is compressed against.
 #[derive(Default)]
 pub struct Bases {
-    /// Their ids, in order.
-    pub ids: Vec<BlobId>,
+    /// Their names, in order.
+    pub ids: Vec<BaseId>,
     /// Their plaintexts, one after the other.
     pub plain: Vec<u8>,
     /// The depth of the deepest copy that was read for them.
@@ -86,7 +86,7 @@ pub struct EncodedFrame {
     /// 0 for a plain frame; more than the depth of its bases for a delta.
     pub depth: u8,
     /// The bases of a delta.
-    pub bases: Vec<BlobId>,
+    pub bases: Vec<BaseId>,
     /// Lengths of the blobs.
     pub lens: Vec<u32>,
     /// Ids of the blobs.
@@ -188,7 +188,7 @@ impl Compressor {
     /// True if the delta in `packed` saves enough against the frame alone.
     fn is_worth_it(&mut self, plain: &PlainFrame, bases: &Bases) -> Result<bool, String> {
         // What a frame of its own costs in the directory and in the index.
-        let stored = self.packed.len() + FRAME_COST + 2 * BlobId::LEN * bases.ids.len();
+        let stored = self.packed.len() + FRAME_COST + 2 * BaseId::LEN * bases.ids.len();
         // Nothing that zstd packs to an eighth against old rows packs as well without them.
         if stored * 8 <= plain.bytes.len() {
             return Ok(true);
@@ -311,7 +311,7 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut old);
         let mut new = old[1000..].to_vec();
         new[5000] ^= 1;
-        let mut bases = Bases { ids: vec![BlobId([7; 32])], plain: old, depth: 2 };
+        let mut bases = Bases { ids: vec![BaseId([7; 16])], plain: old, depth: 2 };
         let encoded = c.delta(&frame(&new), &bases).unwrap().unwrap();
         assert!(encoded.payload.len() < 100, "{}", encoded.payload.len());
         assert_eq!((encoded.depth, &encoded.bases), (3, &bases.ids));
@@ -331,7 +331,7 @@ mod tests {
     fn a_base_that_begins_like_a_dictionary_is_taken_as_it_is() {
         let mut old = vec![0x37, 0xa4, 0x30, 0xec];
         old.extend((0..50_000u32).flat_map(u32::to_le_bytes));
-        let bases = Bases { ids: vec![BlobId([7; 32])], plain: old.clone(), depth: 0 };
+        let bases = Bases { ids: vec![BaseId([7; 16])], plain: old.clone(), depth: 0 };
         let encoded = Compressor::new(1).unwrap().delta(&frame(&old), &bases).unwrap().unwrap();
         let mut d = Decompressor::new().unwrap();
         assert_eq!(d.decode(&directory_entry(&encoded), &encoded.payload, &old).unwrap(), old);

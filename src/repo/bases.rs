@@ -7,7 +7,7 @@ use super::worth::{Far, Worth};
 use super::{Counting, Repository};
 use crate::error::Result;
 use crate::format::pack::BlobKind;
-use crate::id::BlobId;
+use crate::id::{BaseId, BlobId};
 use crate::index::{BlobCopy, Hint};
 use crate::limits;
 use crate::pack::Bases;
@@ -88,7 +88,7 @@ impl Chooser<'_> {
         let mut bases = Bases { depth: chosen.depth(), ..Bases::default() };
         for (id, copy) in &chosen.copies {
             bases.plain.extend_from_slice(&self.repo.blob_copy(kind, id, copy)?);
-            bases.ids.push(*id);
+            bases.ids.push(id.base());
         }
         Ok(Some(bases))
     }
@@ -136,7 +136,7 @@ impl Chooser<'_> {
             }
             far.push((entry, number, frame.stored.into()));
             for base in &frame.bases {
-                open.extend(self.copy(base, frame.depth.saturating_sub(1))?);
+                open.extend(self.base_copy(base, frame.depth.saturating_sub(1))?);
             }
         }
         // Where what is at hand hides the end of the chain: as tables are packed, mostly.
@@ -150,7 +150,13 @@ impl Chooser<'_> {
         index.find(id, &mut self.hint, |copy| Ok(copy.depth() <= deepest && counting.counts(index, copy)?))
     }
 
-    /// The same with its deepest frames replaced by what they rest on.
+    /// The same of a blob on which another rests.
+    fn base_copy(&mut self, id: &BaseId, deepest: u8) -> Result<Option<BlobCopy>> {
+        let (index, counting) = (self.repo.index(), self.counting);
+        index.find_base(id, &mut self.hint, |copy| Ok(copy.depth() <= deepest && counting.counts(index, copy)?))
+    }
+
+    /// A candidate with its deepest frames replaced by what they rest on.
     fn below(&mut self, above: &Candidate) -> Result<Candidate> {
         let depth = above.depth();
         let mut lower = Candidate { copies: Vec::new(), step: 0 };
@@ -172,8 +178,8 @@ impl Chooser<'_> {
                 same.map(|c| u64::from(c.at())..u64::from(c.at()) + u64::from(c.size())).collect();
             let mut below = Vec::with_capacity(copy.frame().bases.len());
             for base in &copy.frame().bases {
-                if let Some(found) = self.copy(base, depth - 1)? {
-                    below.push((*base, found));
+                if let Some(found) = self.base_copy(base, depth - 1)? {
+                    below.push((found.id(), found));
                 }
             }
             let sizes: Vec<u64> = below.iter().map(|(_, copy)| u64::from(copy.size())).collect();

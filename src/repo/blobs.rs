@@ -5,11 +5,12 @@
 use super::Repository;
 use crate::error::{Error, Result};
 use crate::format::pack::{BlobKind, FRAMES_AT, Frame};
-use crate::id::{BlobId, PackName};
+use crate::id::{BaseId, BlobId, PackName};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::pack::{Decompressor, PackKey};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Opened pack keys that are kept.
@@ -198,22 +199,22 @@ impl Repository {
     }
 
     /// One base's plaintext.
-    pub(super) fn base(&self, frame: &Frame, id: &BlobId) -> Result<Vec<u8>> {
+    pub(super) fn base(&self, frame: &Frame, id: &BaseId) -> Result<Vec<u8>> {
         self.base_within(frame, id, &mut Hint::default(), &mut Budget::default())
     }
 
     /// A base's plaintext: from a copy of strictly lower depth, so that no circle is ever followed.
-    fn base_within(&self, frame: &Frame, id: &BlobId, hint: &mut Hint, budget: &mut Budget) -> Result<Vec<u8>> {
-        let below = self.index.find(id, hint, |copy| Ok(copy.depth() < frame.depth))?;
+    fn base_within(&self, frame: &Frame, id: &BaseId, hint: &mut Hint, budget: &mut Budget) -> Result<Vec<u8>> {
+        let below = self.index.find_base(id, hint, |copy| Ok(copy.depth() < frame.depth))?;
         if let Some(copy) = below {
-            match self.copy_of(frame.kind, id, &copy, budget) {
+            match self.copy_of(frame.kind, &copy.id(), &copy, budget) {
                 Err(e) if e.is_damage() => {}
                 other => return other,
             }
         }
         let mut last = self.unindexed(frame.kind, id);
-        for copy in self.index.copies(id)?.iter().filter(|copy| copy.depth() < frame.depth) {
-            match self.copy_of(frame.kind, id, copy, budget) {
+        for copy in self.index.base_copies(id)?.iter().filter(|copy| copy.depth() < frame.depth) {
+            match self.copy_of(frame.kind, &copy.id(), copy, budget) {
                 Ok(blob) => return Ok(blob),
                 Err(e) if e.is_damage() => last = e,
                 Err(e) => return Err(e),
@@ -254,7 +255,7 @@ impl Repository {
     }
 
     /// The error of a blob that no index object names: nobody can tell in which it stood.
-    pub fn unindexed(&self, kind: BlobKind, id: &BlobId) -> Error {
+    pub fn unindexed(&self, kind: BlobKind, id: &impl fmt::Display) -> Error {
         Error::damaged(self.names.indexes(), format!("no index object names {} {id}", kind_name(kind)))
     }
 

@@ -146,13 +146,13 @@ impl Reading {
         let mut bases: Vec<Base> = Vec::with_capacity(frame.bases.len());
         for id in &frame.bases {
             let is_below = |copy: &BlobCopy| Ok(copy.depth() < frame.depth);
-            let copy = match repo.index().find(id, &mut self.hint, is_below)? {
-                None => repo.index().find_surely(id, is_below)?,
+            let copy = match repo.index().find_base(id, &mut self.hint, is_below)? {
+                None => repo.index().find_base_surely(id, is_below)?,
                 found => found,
             };
             let Some(copy) = copy else { return Ok(None) };
             let Some(below) = self.plan(repo, Place::of(&copy), copy.frame(), left)? else { return Ok(None) };
-            bases.push(Base { frame: below, at: copy.at(), len: copy.size(), id: *id });
+            bases.push(Base { frame: below, at: copy.at(), len: copy.size(), id: copy.id() });
         }
         let places = bases.iter().map(|base| self.frames[base.frame as usize].place);
         let place = places.min().unwrap_or((at.entry, at.offset));
@@ -473,7 +473,7 @@ impl Run<'_> {
             Err(e) => return Err(e),
         }
         // There may be another copy; if there is none, this tells why.
-        plain.extend_from_slice(&self.repo.base(&above.frame, &base.id)?);
+        plain.extend_from_slice(&self.repo.base(&above.frame, &base.id.base())?);
         Ok(())
     }
 

@@ -77,7 +77,7 @@ impl Counting {
         let mut plain = 0;
         for base in &frame.bases {
             let mut size = None;
-            for copy in index.copies(base)?.iter().filter(|copy| copy.depth() < frame.depth) {
+            for copy in index.base_copies(base)?.iter().filter(|copy| copy.depth() < frame.depth) {
                 if self.counts(index, copy)? {
                     size = Some(copy.size() as usize);
                     break;

@@ -174,7 +174,8 @@ impl Chain {
 fn a_lost_pack_of_deltas_costs_what_rests_on_it_and_nothing_below() {
     let mut chain = Chain::new();
     let before = chain.place.objects("packs");
-    let next = touched(&chain.taken[2].1, 2_000);
+    // More than the pack of trees, which is new too.
+    let next = [touched(&chain.taken[2].1, 2_000), noise("end", 20_000)].concat();
     chain.snapshot(next);
     chain.base = data_pack(&chain.place, &before);
     fs::remove_file(&chain.base).unwrap();

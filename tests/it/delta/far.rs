@@ -77,7 +77,7 @@ fn where_all_changed_what_is_read_saves_more() {
     let auto = far.second(&changed, DeltaMode::Auto);
     let far = Far::new();
     let never = far.second(&changed, DeltaMode::Never);
-    assert!(auto.deltas >= 3 && never.deltas == 0, "{auto:?}, {never:?}");
+    assert!(auto.deltas >= 1 && never.deltas == 0, "{auto:?}, {never:?}");
     assert!(auto.read - never.read < 2 * (never.stored - auto.stored), "{auto:?}, {never:?}");
 }
 

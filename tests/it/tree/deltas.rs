@@ -34,7 +34,7 @@ impl Hostile {
         let payload = zstd::bulk::compress(&copy.content, 1).unwrap();
         let (lens, ids) = (vec![copy.content.len() as u32], vec![self.id(&copy.content)]);
         let plain = EncodedFrame::plain(Codec::Zstd, BlobKind::Chunk, payload, lens, ids);
-        EncodedFrame { depth: copy.depth, bases: copy.bases.clone(), ..plain }
+        EncodedFrame { depth: copy.depth, bases: copy.bases.iter().map(BlobId::base).collect(), ..plain }
     }
 
     /// Packs of these frames, each as large as a pack may be.

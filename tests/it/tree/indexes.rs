@@ -106,7 +106,7 @@ fn frames_that_lie_elsewhere_or_nowhere_cost_their_files() {
     let missing = entry(3, vec![frame(vec![ids[3]], 1000)]);
     let mut delta = pack(&ids[4..5]);
     delta.directory.frames[0].depth = 9;
-    delta.directory.frames[0].bases = vec![ids[4], ids[5]];
+    delta.directory.frames[0].bases = vec![ids[4].base(), ids[5].base()];
     world.index(&IndexObject { packs: vec![beyond, over, shifted, missing, delta], ..IndexObject::default() });
     // Everything is there twice but the last: the true copies are found.
     world.snapshot(world.tree(&[&files[..], &[world.file("good", b"good")]].concat()));
