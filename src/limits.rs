@@ -173,8 +173,11 @@ pub const READ_REQUEST_COST: u64 = 128 * 1024;
 pub const READ_ACCOUNTS_MAX: usize = 65_536;
 /// Stored bytes that a thread takes at a time of what is read in a plan.
 pub const READ_GROUP: usize = 2 * 1024 * 1024;
-/// Plaintext that it takes at a time.
-pub const READ_GROUP_PLAIN: usize = 8 * 1024 * 1024;
+/// Plaintext that it takes at a time, at most and, where there is little to read, at least: each part asks
+/// each pack anew.
+pub const READ_GROUP_PLAIN: usize = 32 * 1024 * 1024;
+/// See `READ_GROUP_PLAIN`.
+pub const READ_GROUP_PLAIN_MIN: usize = 4 * 1024 * 1024;
 /// How often, on average, a frame of a plan may be decoded once more.
 pub const READ_AGAIN: usize = 16;
 /// Plaintext kept for frames that rest on it and are still to come, bytes.

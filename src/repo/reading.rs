@@ -30,6 +30,9 @@ use std::thread;
 /// Bytes between two frames that are fetched rather than asked around.
 const GAP_MAX: u64 = 64 * 1024;
 
+/// Parts of a plan for each thread: the last ones end at about the same time.
+const GROUPS_PER_THREAD: usize = 8;
+
 /// A frame's number in a plan.
 pub type FrameNumber = u32;
 
@@ -181,7 +184,7 @@ impl Reading {
                 workers.push(scope.spawn(move || stack::wiped(|| run.work(&rx))));
             }
             drop(rx);
-            for group in self.groups(&order) {
+            for group in self.groups(&order, threads) {
                 if tx.send(&order[group]).is_err() {
                     break;
                 }
@@ -226,14 +229,17 @@ impl Reading {
 
     /// Divides the order into parts that are each worth fetching, and none so long that one thread works
     /// while the others wait.
-    fn groups(&self, order: &[FrameNumber]) -> impl Iterator<Item = Range<usize>> {
+    fn groups(&self, order: &[FrameNumber], threads: usize) -> impl Iterator<Item = Range<usize>> {
+        let all: usize = self.frames.iter().map(|f| f.frame.plain_len()).sum();
+        let most =
+            (all / (threads * GROUPS_PER_THREAD)).clamp(limits::READ_GROUP_PLAIN_MIN, limits::READ_GROUP_PLAIN);
         let mut begin = 0;
         std::iter::from_fn(move || {
             let (mut stored, mut plain) = (0, 0);
             let mut end = begin;
             while let Some(frame) = order.get(end).map(|n| &self.frames[*n as usize].frame)
                 && stored < limits::READ_GROUP
-                && plain < limits::READ_GROUP_PLAIN
+                && plain < most
             {
                 stored += frame.stored as usize;
                 plain += frame.plain_len();
