@@ -156,6 +156,12 @@ pub const OLD_HELD_BYTES: usize = 16 * 1024 * 1024;
 pub const OLD_NOTES_BYTES: usize = 256 * 1024 * 1024;
 /// Marks that one snapshot makes to find names in other folders.
 pub const OLD_MARKS_MADE: usize = 4_000_000;
+/// A file of more bytes is not fetched ahead of its reader.
+pub const READ_WHOLE_MAX: u64 = 128 * 1024;
+/// Files that were fetched and wait for a reader.
+pub const READ_AHEAD_FILES: usize = 64;
+/// Threads that fetch small files.
+pub const READ_AHEAD_THREADS: usize = 8;
 /// Files that wait to be read, while the walk runs ahead.
 pub const WALK_AHEAD: usize = 512;
 /// Blobs that one round of a restore plans at most.

@@ -1,5 +1,6 @@
 //! Reading one file: its extents, and whether it stood still meanwhile.
 
+use super::ahead::Whole;
 use super::content::ContentBuilder;
 use super::replace::{Old, Replace};
 use crate::chunker::{Chunker, LOOK_AHEAD};
@@ -54,6 +55,24 @@ pub struct ReadFile {
     pub changed: Option<&'static str>,
     /// Bytes read; holes are not.
     pub read: u64,
+}
+
+impl ReadFile {
+    /// A file that was `stat` when it was opened and `after` when it had been read: its length, and how much
+    /// of it is not holes; `short` if it ended before.
+    fn new(stat: Stat, after: &Stat, content: Content, (len, read): (u64, u64), short: bool) -> Self {
+        let changed = if short || after.size < stat.size {
+            Some("it shrank while it was read")
+        } else if after.size > stat.size {
+            Some("it grew while it was read; what it held at first is stored")
+        } else if (after.mtime, after.ctime) != (stat.mtime, stat.ctime) {
+            Some("it changed while it was read")
+        } else {
+            None
+        };
+        // What was stored is what the node must claim.
+        Self { stat: Stat { size: len, ..stat }, content, changed, read }
+    }
 }
 
 /// A stream under construction.
@@ -126,19 +145,19 @@ impl<'w> FileReader<'w> {
                 }
             }
         }
-        let after = Stat::of(&file)?;
-        let changed = if short || after.size < stat.size {
-            Some("it shrank while it was read")
-        } else if after.size > stat.size {
-            Some("it grew while it was read; what it held at first is stored")
-        } else if (after.mtime, after.ctime) != (stat.mtime, stat.ctime) {
-            Some("it changed while it was read")
-        } else {
-            None
-        };
         let content = self.close(content)?;
-        // What was stored is what the node must claim.
-        Ok(ReadFile { stat: Stat { size: end, ..stat }, content, changed, read: total })
+        Ok(ReadFile::new(stat, &Stat::of(&file)?, content, (end, total), short))
+    }
+
+    /// The same for a file that was fetched.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn whole(&mut self, file: &Whole, old: Old) -> Result<ReadFile, Stop> {
+        let mut content = self.begin(old);
+        let read = self.stream(&file.bytes[..], &mut content)?;
+        let content = self.close(content)?;
+        Ok(ReadFile::new(file.stat, &file.after, content, (read, read), read < file.stat.size))
     }
 
     /// Cuts and puts a stream; returns its length.

@@ -2,6 +2,7 @@
 //! into trees; a few threads read and cut files; the repository's writer
 //! compresses, seals and uploads. The snapshot object comes last.
 
+mod ahead;
 mod align;
 mod base;
 mod compare;

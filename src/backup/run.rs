@@ -2,12 +2,13 @@
 //! local state. Whatever fails before the snapshot exists leaves packs and
 //! index objects that the next run uses, and no snapshot.
 
+use super::ahead::{self, Ready};
 use super::base::{Base, mark};
 use super::file::{FileReader, Stop};
 use super::known::{Chain, Known, KnownEntry, KnownFolder, Mark, Rests, Version};
 use super::stream::Stream;
 use super::tree::TreeBuilder;
-use super::walk::{Done, Job, Settings, Walk};
+use super::walk::{Done, Settings, Walk};
 use super::{Findings, Selection, Source, Trouble};
 use crate::clock::Timestamp;
 use crate::crypto::random;
@@ -357,15 +358,23 @@ impl<'a> Planned<'a> {
         threads: usize,
     ) -> Result<(Content, Findings)> {
         let (jobs_tx, jobs) = bounded(limits::WALK_AHEAD);
+        let (ready_tx, ready) = bounded(limits::READ_AHEAD_FILES);
         let (done_tx, done) = unbounded();
         thread::scope(|scope| {
             let mut readers = Vec::new();
+            for _ in 0..limits::READ_AHEAD_THREADS {
+                let (jobs, ready) = (jobs.clone(), ready_tx.clone());
+                readers.push(scope.spawn(move || {
+                    stack::wiped(|| ahead::fetch(&jobs, &ready));
+                    Ok(())
+                }));
+            }
             for _ in 0..threads {
                 let reader = FileReader::new(writer.lane(), self.repo.chunker(), monitor);
-                let (jobs, done) = (jobs.clone(), done_tx.clone());
-                readers.push(scope.spawn(move || stack::wiped(|| read_files(reader, &jobs, &done, monitor))));
+                let (ready, done) = (ready.clone(), done_tx.clone());
+                readers.push(scope.spawn(move || stack::wiped(|| read_files(reader, &ready, &done, monitor))));
             }
-            drop((jobs, done_tx));
+            drop((jobs, ready_tx, ready, done_tx));
             let newest = known.and_then(|k| k.newest(false));
             let note_all = match &base {
                 Base::None => false,
@@ -500,12 +509,18 @@ impl Taken {
 /// One reading thread: until there are no more files, or the repository fails.
 fn read_files(
     mut reader: FileReader<'_>,
-    jobs: &Receiver<Job>,
+    files: &Receiver<Ready>,
     done: &Sender<Done>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    for job in jobs {
-        let (outcome, failed) = match reader.read(&job.folder, &job.name, job.old.clone()) {
+    for Ready { job, whole } in files {
+        let old = job.old.clone();
+        let read = match whole {
+            None => reader.read(&job.folder, &job.name, old),
+            Some(Ok(whole)) => reader.whole(&whole, old),
+            Some(Err(e)) => Err(Stop::Source(e)),
+        };
+        let (outcome, failed) = match read {
             Ok(read) => (Ok(Ok(read)), None),
             Err(Stop::Source(e)) => (Ok(Err(e)), None),
             Err(Stop::Repository(e)) => (Err(Error::Interrupted), Some(e)),

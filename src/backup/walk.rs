@@ -40,6 +40,8 @@ pub struct Job {
     pub folder: Arc<Folder>,
     /// Its name.
     pub name: Vec<u8>,
+    /// Its size, as the walk saw it.
+    pub size: u64,
     /// What it, or the file that it takes the place of, was made of.
     pub old: Old,
 }
@@ -303,6 +305,7 @@ impl<'a, 'w> Walk<'a, 'w> {
                 place: Place { folder: number, entry: *at },
                 folder: Arc::clone(&folder.entries[*at].folder),
                 name: folder.entries[*at].name.clone(),
+                size: folder.entries[*at].stat.size,
                 old: folder.old(*at),
             })
             .collect();
