@@ -365,7 +365,7 @@ impl<'a> Planned<'a> {
             for _ in 0..limits::READ_AHEAD_THREADS {
                 let (jobs, ready) = (jobs.clone(), ready_tx.clone());
                 readers.push(scope.spawn(move || {
-                    stack::wiped(|| ahead::fetch(&jobs, &ready));
+                    ahead::fetch(&jobs, &ready);
                     Ok(())
                 }));
             }

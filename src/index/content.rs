@@ -3,12 +3,12 @@
 
 use super::db::{Db, EntryMark, entry_mark};
 use super::fault::Fault;
-use super::loaded::{BlobCopy, Group, GroupNumber, PackMap};
+use super::loaded::{BlobCopy, Group, GroupNumber, PackMap, Wanted};
 use super::map::{Entry, Live, Map};
 use super::rows::{GroupRow, ObjectRow, PackRow, group_of};
 use crate::error::Result;
 use crate::format::index::{IndexObject, PackEntry};
-use crate::id::{BaseId, IndexName, PackName, SignerId};
+use crate::id::{IndexName, PackName, SignerId};
 use crate::index::{EntryNumber, KnownObject, KnownPack};
 use crate::limits;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -238,14 +238,14 @@ impl Db {
     /// changed meanwhile, if the database shows none. What `known` has is not read again.
     pub(super) fn look_up(
         &mut self,
-        id: &BaseId,
+        wanted: Wanted<'_>,
         surely: bool,
         mut known: impl FnMut(GroupNumber) -> Option<Arc<Group>>,
     ) -> Result<Vec<BlobCopy>, Fault> {
         if !self.map.is_read() {
             self.map.refresh(&self.connection)?;
         }
-        let key = self.map.key(id);
+        let key = self.map.key(&wanted.base());
         let mut numbers = Vec::new();
         loop {
             numbers.clear();
@@ -262,10 +262,9 @@ impl Db {
                     },
                 };
                 let before = found.len();
-                found.extend(group.copies(id));
-                if found.len() > before {
-                    is_there |= is_new;
-                } else if !group.is_whole() {
+                found.extend(group.copies(wanted));
+                is_there |= is_new && found.len() > before;
+                if (found.len() == before || !wanted.is_whole_id()) && !group.is_whole() {
                     return Err(Fault::damaged("ids whose hash does not match"));
                 }
             }

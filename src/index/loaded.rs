@@ -37,11 +37,48 @@ pub(super) struct Group {
     pub(super) lens: Vec<u32>,
     pub(super) bases: Vec<BaseId>,
     pub(super) ids: Box<[u8]>,
-    /// The hash of the ids. One that is found is right whatever befell the others, so it is held
-    /// against them only where one is not found, or all are taken.
+    /// The hash of the ids. One that is found whole is right whatever befell the others, so it is held
+    /// against them only where one is not found, or found by half of it, or all are taken.
     pub(super) hash: [u8; 16],
+    /// Whether it matches, once somebody asked.
+    pub(super) whole: OnceLock<bool>,
     /// The first eight bytes of each id of a plain frame, and its number. Sorted.
     pub(super) order: OnceLock<Vec<(u64, u32)>>,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// A blob. Where its id is found it is right, whatever befell the others.
+    Blob(&'a BlobId),
+    /// A blob on which others rest: half of its id is found, and the other half is to be believed.
+    Base(&'a BaseId),
+}
+
+impl Wanted<'_> {
+    /// What the map knows it by.
+    pub(super) fn base(self) -> BaseId {
+        match self {
+            Self::Blob(id) => id.base(),
+            Self::Base(id) => *id,
+        }
+    }
+
+    /// True if what is found need not be held against the hash of its group's ids.
+    pub(super) fn is_whole_id(self) -> bool {
+        matches!(self, Self::Blob(_))
+    }
+
+    fn is(self, id: &[u8; BlobId::LEN]) -> bool {
+        match self {
+            Self::Blob(wanted) => *id == wanted.0,
+            Self::Base(wanted) => id.starts_with(&wanted.0),
+        }
+    }
+
+    fn begin(self) -> u64 {
+        begin(&self.base().0)
+    }
 }
 
 /// Groups of more blobs than this are arranged before they are searched again and again.
@@ -87,26 +124,26 @@ impl Group {
         BlobCopy { group: Arc::clone(self), frame, blob, at }
     }
 
-    /// Every copy in this group of what `id` begins.
-    pub(super) fn copies(self: &Arc<Self>, id: &BaseId) -> impl Iterator<Item = BlobCopy> {
-        self.ids().iter().enumerate().filter(|(_, found)| found.starts_with(&id.0)).map(|(blob, _)| self.copy(blob))
+    /// Every copy of a blob in this group.
+    pub(super) fn copies(self: &Arc<Self>, wanted: Wanted<'_>) -> impl Iterator<Item = BlobCopy> {
+        self.ids().iter().enumerate().filter(move |(_, found)| wanted.is(found)).map(|(blob, _)| self.copy(blob))
     }
 
     /// True if the ids are those that were written.
     pub(super) fn is_whole(&self) -> bool {
-        sum(&[self.number], &[&self.ids]) == self.hash
+        *self.whole.get_or_init(|| sum(&[self.number], &[&self.ids]) == self.hash)
     }
 
     fn is_plain(&self, blob: usize) -> bool {
         self.heads[self.frame_of(blob)].depth == 0
     }
 
-    /// A copy of what `id` begins in a plain frame of this group. Arranges a large one at the first call: for
+    /// A copy of a blob in a plain frame of this group. Arranges a large one at the first call: for
     /// groups that are asked often.
-    pub(super) fn plain_copy(self: &Arc<Self>, id: &BaseId) -> Option<BlobCopy> {
+    pub(super) fn plain_copy(self: &Arc<Self>, wanted: Wanted<'_>) -> Option<BlobCopy> {
         let ids = self.ids();
         if ids.len() <= UNSORTED_MAX {
-            let blob = (0..ids.len()).find(|blob| ids[*blob].starts_with(&id.0) && self.is_plain(*blob))?;
+            let blob = (0..ids.len()).find(|blob| wanted.is(&ids[*blob]) && self.is_plain(*blob))?;
             return Some(self.copy(blob));
         }
         let order = self.order.get_or_init(|| {
@@ -115,9 +152,9 @@ impl Group {
             order.sort_unstable();
             order
         });
-        let from = order.partition_point(|(key, _)| *key < begin(&id.0));
-        let mut same = order[from..].iter().take_while(|(key, _)| *key == begin(&id.0));
-        let (_, blob) = same.find(|(_, blob)| ids[*blob as usize].starts_with(&id.0))?;
+        let from = order.partition_point(|(key, _)| *key < wanted.begin());
+        let mut same = order[from..].iter().take_while(|(key, _)| *key == wanted.begin());
+        let (_, blob) = same.find(|(_, blob)| wanted.is(&ids[*blob as usize]))?;
         Some(self.copy(*blob as usize))
     }
 }

@@ -45,14 +45,14 @@ pub(super) type Entry = (u64, GroupNumber);
 
 /// How the entries of a block look: they leave out of their keys what its number says.
 #[derive(Clone, Copy)]
-struct Shape {
+struct Form {
     /// Bits of a key that an entry holds.
     bits: u32,
     /// Bytes in which it does.
     key_len: usize,
 }
 
-impl Shape {
+impl Form {
     /// Of a run of two to the power of `bits` blocks.
     fn of(bits: u32) -> Self {
         let bits = KEY_BITS - bits;
@@ -135,8 +135,8 @@ impl Run {
         self.no * BLOCKS_MAX + block as i64
     }
 
-    fn shape(&self) -> Shape {
-        Shape::of(self.bits)
+    fn form(&self) -> Form {
+        Form::of(self.bits)
     }
 
     /// Runs of one size are merged. Those of the last size stay as they are.
@@ -247,16 +247,16 @@ impl Map {
     ) -> Result<bool, Fault> {
         let with_key = |run: &&Run| run.filter.as_ref().is_none_or(|filter| filter.may_have(key));
         for run in self.runs.iter().filter(with_key) {
-            let row = run.row(key >> run.shape().bits);
+            let row = run.row(key >> run.form().bits);
             if let Some(block) = self.blocks.get(row) {
-                run.shape().groups(block, key).for_each(&mut take);
+                run.form().groups(block, key).for_each(&mut take);
                 continue;
             }
             let mut query = connection.prepare_cached(BLOCK)?;
             let mut rows = query.query([row])?;
             let Some(found) = rows.next()? else { return Ok(false) };
             let block = block_of(found, row)?;
-            run.shape().groups(block, key).for_each(&mut take);
+            run.form().groups(block, key).for_each(&mut take);
             self.blocks.keep(row, block);
         }
         Ok(true)
@@ -378,11 +378,11 @@ impl<'t> Writer<'t> {
             return Err(Fault::damaged("a run that is not in order"));
         }
         self.last = Some(entry);
-        let shape = self.run.shape();
-        while self.at < entry.0 >> shape.bits {
+        let form = self.run.form();
+        while self.at < entry.0 >> form.bits {
             self.next_block()?;
         }
-        shape.write(entry, &mut self.block);
+        form.write(entry, &mut self.block);
         self.filter.insert(entry.0);
         self.run.entries += 1;
         Ok(())
@@ -450,14 +450,14 @@ impl Source {
             self.block.extend_from_slice(block_of(found, row)?);
             self.next += 1;
         }
-        let shape = self.run.shape();
-        let bytes = self.block.get(self.at..self.at + shape.entry_len());
-        let (key, group) = shape.read(bytes.ok_or_else(|| Fault::damaged("a part of the map cut short"))?);
-        self.at += shape.entry_len();
-        if key != shape.low(key) {
+        let form = self.run.form();
+        let bytes = self.block.get(self.at..self.at + form.entry_len());
+        let (key, group) = form.read(bytes.ok_or_else(|| Fault::damaged("a part of the map cut short"))?);
+        self.at += form.entry_len();
+        if key != form.low(key) {
             return Err(Fault::damaged("a part of the map that belongs elsewhere"));
         }
-        Ok(Some(((self.next - 1) << shape.bits | key, group)))
+        Ok(Some(((self.next - 1) << form.bits | key, group)))
     }
 }
 
@@ -503,24 +503,24 @@ mod tests {
     #[test]
     fn every_entry_of_a_block_is_found_and_no_other() {
         for (bits, key_len) in [(0, 5), (6, 4), (8, 4), (14, 3), (17, 3), (24, 2)] {
-            let shape = Shape::of(bits);
-            assert_eq!(shape.key_len, key_len);
+            let form = Form::of(bits);
+            assert_eq!(form.key_len, key_len);
             for count in [0, 1, 2, 15, 16, 17, 33, 300] {
                 let mut entries: Vec<Entry> =
-                    keys(count).iter().zip(7..).map(|(key, group)| (shape.low(*key), group)).collect();
+                    keys(count).iter().zip(7..).map(|(key, group)| (form.low(*key), group)).collect();
                 // The same key at the beginning, in the middle and at the end, more than once.
                 let again: Vec<Entry> = entries.iter().step_by(50).map(|(key, group)| (*key, group + 1000)).collect();
                 entries.extend(again);
                 entries.sort_unstable();
                 let mut block = Vec::new();
-                entries.iter().for_each(|entry| shape.write(*entry, &mut block));
+                entries.iter().for_each(|entry| form.write(*entry, &mut block));
                 for (key, _) in &entries {
                     let groups: Vec<_> = entries.iter().filter(|e| e.0 == *key).map(|e| e.1).collect();
-                    assert_eq!(shape.groups(&block, *key).collect::<Vec<_>>(), groups, "{bits} {count} {key}");
+                    assert_eq!(form.groups(&block, *key).collect::<Vec<_>>(), groups, "{bits} {count} {key}");
                 }
-                let absent = keys(600).into_iter().map(|key| shape.low(key));
+                let absent = keys(600).into_iter().map(|key| form.low(key));
                 for key in absent.filter(|key| entries.iter().all(|e| e.0 != *key)) {
-                    assert_eq!(shape.groups(&block, key).count(), 0);
+                    assert_eq!(form.groups(&block, key).count(), 0);
                 }
             }
         }
@@ -533,7 +533,7 @@ mod tests {
             blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut block);
             for bits in [0, 8, 14, 24] {
                 for key in keys(20) {
-                    assert!(Shape::of(bits).groups(&block, key).count() <= block.len() / 6);
+                    assert!(Form::of(bits).groups(&block, key).count() <= block.len() / 6);
                 }
             }
         }

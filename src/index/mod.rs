@@ -25,7 +25,7 @@ use crate::id::{BaseId, BlobId, IndexName, PackName, SignerId};
 use crate::limits;
 use db::Db;
 use fault::Fault;
-use loaded::{Group, GroupNumber};
+use loaded::{Group, GroupNumber, Wanted};
 use recent::Recent;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -301,9 +301,7 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn copies(&self, id: &BlobId) -> Result<Vec<BlobCopy>> {
-        let mut found = self.base_copies(&id.base())?;
-        found.retain(|copy| copy.id() == *id);
-        Ok(found)
+        self.known_copies(Wanted::Blob(id), true)
     }
 
     /// Every copy of a blob on which others rest, those that rest on the fewest others first.
@@ -311,14 +309,15 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn base_copies(&self, id: &BaseId) -> Result<Vec<BlobCopy>> {
-        self.known_copies(id, true)
+        self.known_copies(Wanted::Base(id), true)
     }
 
     /// The same; what others have added since this process looked last is found only if `surely`.
-    fn known_copies(&self, id: &BaseId, surely: bool) -> Result<Vec<BlobCopy>> {
+    fn known_copies(&self, wanted: Wanted<'_>, surely: bool) -> Result<Vec<BlobCopy>> {
         loop {
             let made = self.made.load(Ordering::Acquire);
-            let mut found = self.ask(|db| db.look_up(id, surely, |number| lock(&self.cache).groups.get(number)))?;
+            let mut found =
+                self.ask(|db| db.look_up(wanted, surely, |number| lock(&self.cache).groups.get(number)))?;
             for group in found.iter().map(BlobCopy::group) {
                 lock(&self.cache).groups.keep(group.number, group, group.blobs());
             }
@@ -343,7 +342,7 @@ impl Index {
         hint: &mut Hint,
         counts: impl Fn(&BlobCopy) -> Result<bool>,
     ) -> Result<Option<BlobCopy>> {
-        self.find_base(&id.base(), hint, |copy| Ok(copy.id() == *id && counts(copy)?))
+        self.find_wanted(Wanted::Blob(id), hint, counts)
     }
 
     /// The same for a blob on which others rest.
@@ -356,9 +355,19 @@ impl Index {
         hint: &mut Hint,
         counts: impl Fn(&BlobCopy) -> Result<bool>,
     ) -> Result<Option<BlobCopy>> {
+        self.find_wanted(Wanted::Base(id), hint, counts)
+    }
+
+    fn find_wanted(
+        &self,
+        wanted: Wanted<'_>,
+        hint: &mut Hint,
+        counts: impl Fn(&BlobCopy) -> Result<bool>,
+    ) -> Result<Option<BlobCopy>> {
         for at in 0..hint.0.len() {
             // There may be a plain copy elsewhere: another one will not do.
-            let plain = hint.0[at].plain_copy(id);
+            let plain = hint.0[at].plain_copy(wanted);
+            let plain = plain.filter(|copy| wanted.is_whole_id() || copy.group().is_whole());
             if let Some(copy) = plain
                 && counts(&copy)?
             {
@@ -369,7 +378,7 @@ impl Index {
                 return Ok(Some(copy));
             }
         }
-        let found = first(self.known_copies(id, false)?, &counts)?;
+        let found = first(self.known_copies(wanted, false)?, &counts)?;
         if let Some(copy) = &found {
             if let Some(at) = hint.0.iter().position(|group| group.number == copy.group().number) {
                 hint.0.swap(0, at);
@@ -399,7 +408,7 @@ impl Index {
     /// # Errors
     /// See [`Index::renew`].
     pub fn find_surely(&self, id: &BlobId, counts: impl Fn(&BlobCopy) -> Result<bool>) -> Result<Option<BlobCopy>> {
-        self.find_base_surely(&id.base(), |copy| Ok(copy.id() == *id && counts(copy)?))
+        self.find_wanted_surely(Wanted::Blob(id), counts)
     }
 
     /// The same for a blob on which others rest.
@@ -411,7 +420,15 @@ impl Index {
         id: &BaseId,
         counts: impl Fn(&BlobCopy) -> Result<bool>,
     ) -> Result<Option<BlobCopy>> {
-        let find = || first(self.base_copies(id)?, &counts);
+        self.find_wanted_surely(Wanted::Base(id), counts)
+    }
+
+    fn find_wanted_surely(
+        &self,
+        wanted: Wanted<'_>,
+        counts: impl Fn(&BlobCopy) -> Result<bool>,
+    ) -> Result<Option<BlobCopy>> {
+        let find = || first(self.known_copies(wanted, true)?, &counts);
         if let Some(found) = find()? {
             return Ok(Some(found));
         }

@@ -274,5 +274,17 @@ fn read_group(
         return Err(Malformed::new("frames with other numbers of bases and blobs"));
     }
     let (pack, hash, ids) = (PackName(*pack), *hash, ids.into());
-    Ok(Group { number, entry, pack, first, heads: found, lens, bases, ids, hash, order: OnceLock::new() })
+    Ok(Group {
+        number,
+        entry,
+        pack,
+        first,
+        heads: found,
+        lens,
+        bases,
+        ids,
+        hash,
+        whole: OnceLock::new(),
+        order: OnceLock::new(),
+    })
 }

@@ -327,6 +327,42 @@ fn without_a_keeper_damage_is_an_error_and_not_another_place() {
     assert!(Index::open(folder.path()).unwrap().copies(&id(5)).is_err());
 }
 
+/// Half an id is right, and finds it: the rest may have rotted all the same.
+#[test]
+fn the_other_half_of_an_id_is_not_believed_either() {
+    fn found(copies: impl IntoIterator<Item = BlobCopy>) -> Vec<BlobId> {
+        copies.into_iter().map(|copy| copy.id()).collect()
+    }
+    /// Another blob was found before: its group is where is looked first.
+    fn hint(index: &Index) -> Hint {
+        let mut hint = Hint::default();
+        assert!(index.find(&id(51), &mut hint, any).unwrap().is_some());
+        hint
+    }
+    fn any(_: &BlobCopy) -> Result<bool> {
+        Ok(true)
+    }
+    type Ask = fn(&Index) -> Vec<BlobId>;
+    let asked: [(&str, Ask); 6] = [
+        ("copies", |index| found(index.copies(&id(50)).unwrap())),
+        ("copies of a base", |index| found(index.base_copies(&id(50).base()).unwrap())),
+        ("surely", |index| found(index.find_surely(&id(50), any).unwrap())),
+        ("a base, surely", |index| found(index.find_base_surely(&id(50).base(), any).unwrap())),
+        ("with a hint", |index| found(index.find(&id(50), &mut hint(index), any).unwrap())),
+        ("a base, with a hint", |index| found(index.find_base(&id(50).base(), &mut hint(index), any).unwrap())),
+    ];
+    for (what, ask) in asked {
+        let (folder, objects) = (tempfile::tempdir().unwrap(), Objects::default());
+        lock(&objects.0).push((A, object(vec![pack(1, 50..60)])));
+        drop(objects.open(folder.path()));
+        let half = "substr(ids, 1, 16) || zeroblob(16) || substr(ids, 33)";
+        tamper(folder.path(), &format!("UPDATE frames SET ids = CAST({half} AS BLOB)"));
+        let index = Index::open(folder.path()).unwrap().kept(Box::new(objects.clone()));
+        assert_eq!(ask(&index), [id(50)], "{what}");
+        assert_eq!(objects.told().len(), 1, "{what}");
+    }
+}
+
 #[test]
 fn a_pack_that_an_object_names_twice_does_no_harm() {
     let objects = Objects::default();

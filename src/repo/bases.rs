@@ -11,7 +11,7 @@ use crate::id::{BaseId, BlobId};
 use crate::index::{BlobCopy, Hint};
 use crate::limits;
 use crate::pack::Bases;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// Steps that one delta takes the place of once so many of a size lie on one another.
@@ -32,7 +32,7 @@ const SLACK: u64 = 1024;
 
 /// What a run could rest on.
 struct Candidate {
-    copies: Vec<(BlobId, BlobCopy)>,
+    copies: Vec<BlobCopy>,
     /// Stored bytes of the frames between it and the candidate above: about what a run's delta grows by
     /// if it rests here.
     step: u64,
@@ -40,11 +40,11 @@ struct Candidate {
 
 impl Candidate {
     fn depth(&self) -> u8 {
-        self.copies.iter().map(|(_, copy)| copy.depth()).max().unwrap_or(0)
+        self.copies.iter().map(BlobCopy::depth).max().unwrap_or(0)
     }
 
     fn plain(&self) -> usize {
-        self.copies.iter().map(|(_, copy)| copy.size() as usize).sum()
+        self.copies.iter().map(|copy| copy.size() as usize).sum()
     }
 }
 
@@ -67,9 +67,7 @@ impl Chooser<'_> {
     pub fn bases(&mut self, kind: BlobKind, replaced: &[BlobId], len: usize) -> Result<Option<Bases>> {
         let mut chosen = Candidate { copies: Vec::new(), step: 0 };
         for id in replaced {
-            if let Some(copy) = self.copy(id, limits::FRAME_DEPTH_MAX)? {
-                chosen.copies.push((*id, copy));
-            }
+            chosen.copies.extend(self.copy(id, limits::FRAME_DEPTH_MAX)?);
         }
         let mut chosen = self.chosen(kind, chosen, len)?;
         while chosen.depth() > self.deepest {
@@ -86,9 +84,9 @@ impl Chooser<'_> {
             }
         }
         let mut bases = Bases { depth: chosen.depth(), ..Bases::default() };
-        for (id, copy) in &chosen.copies {
-            bases.plain.extend_from_slice(&self.repo.blob_copy(kind, id, copy)?);
-            bases.ids.push(id.base());
+        for copy in &chosen.copies {
+            bases.plain.extend_from_slice(&self.repo.blob_copy(kind, copy)?);
+            bases.ids.push(copy.id().base());
         }
         Ok(Some(bases))
     }
@@ -121,7 +119,7 @@ impl Chooser<'_> {
     fn far(&mut self, chosen: &Candidate, len: usize) -> Result<(Vec<Far>, u64)> {
         let (mut far, mut seen) = (Vec::new(), HashSet::new());
         let (mut stored, mut plain) = (0u64, 0u64);
-        let mut open: Vec<BlobCopy> = chosen.copies.iter().map(|(_, copy)| copy.clone()).collect();
+        let mut open: Vec<BlobCopy> = chosen.copies.clone();
         while let Some(copy) = open.pop() {
             let (entry, number, frame) = (copy.entry(), copy.frame_number(), copy.frame());
             if !seen.insert((entry, number)) || seen.len() > limits::BLOB_FRAMES_MAX {
@@ -156,39 +154,36 @@ impl Chooser<'_> {
         index.find_base(id, &mut self.hint, |copy| Ok(copy.depth() <= deepest && counting.counts(index, copy)?))
     }
 
-    /// A candidate with its deepest frames replaced by what they rest on.
+    /// A candidate with its deepest frames replaced by what faces it of what they rest on.
     fn below(&mut self, above: &Candidate) -> Result<Candidate> {
         let depth = above.depth();
+        let frame_of = |copy: &BlobCopy| (copy.entry(), copy.frame_number());
+        let mut wanted: HashMap<_, Vec<Range<u64>>> = HashMap::new();
+        for copy in above.copies.iter().filter(|copy| copy.depth() == depth) {
+            let begin = u64::from(copy.at());
+            wanted.entry(frame_of(copy)).or_default().push(begin..begin + u64::from(copy.size()));
+        }
         let mut lower = Candidate { copies: Vec::new(), step: 0 };
-        let (mut ids, mut frames) = (HashSet::new(), HashSet::new());
-        for (id, copy) in &above.copies {
+        let mut ids = HashSet::new();
+        for copy in &above.copies {
             if copy.depth() < depth {
-                if ids.insert(*id) {
-                    lower.copies.push((*id, copy.clone()));
+                if ids.insert(copy.id()) {
+                    lower.copies.push(copy.clone());
                 }
                 continue;
             }
-            let frame = (copy.entry(), copy.frame_number());
-            if !frames.insert(frame) {
-                continue;
+            // The first of its frame stands for the others.
+            let Some(wanted) = wanted.remove(&frame_of(copy)) else { continue };
+            let frame = copy.frame();
+            lower.step += u64::from(frame.stored);
+            let mut below = Vec::with_capacity(frame.bases.len());
+            for base in &frame.bases {
+                below.extend(self.base_copy(base, depth - 1)?);
             }
-            lower.step += u64::from(copy.frame().stored);
-            let same = above.copies.iter().map(|(_, copy)| copy).filter(|c| (c.entry(), c.frame_number()) == frame);
-            let wanted: Vec<Range<u64>> =
-                same.map(|c| u64::from(c.at())..u64::from(c.at()) + u64::from(c.size())).collect();
-            let mut below = Vec::with_capacity(copy.frame().bases.len());
-            for base in &copy.frame().bases {
-                if let Some(found) = self.base_copy(base, depth - 1)? {
-                    below.push((found.id(), found));
-                }
-            }
-            let sizes: Vec<u64> = below.iter().map(|(_, copy)| u64::from(copy.size())).collect();
-            let kept = facing(&wanted, copy.frame().plain_len() as u64, &sizes);
-            for (base, kept) in below.into_iter().zip(kept) {
-                if kept && ids.insert(base.0) {
-                    lower.copies.push(base);
-                }
-            }
+            let sizes: Vec<u64> = below.iter().map(|copy| u64::from(copy.size())).collect();
+            let faces = facing(&wanted, frame.plain_len() as u64, &sizes);
+            let faced = below.into_iter().zip(faces).filter_map(|(base, faces)| faces.then_some(base));
+            lower.copies.extend(faced.filter(|base| ids.insert(base.id())));
         }
         Ok(lower)
     }

@@ -207,14 +207,14 @@ impl Repository {
     fn base_within(&self, frame: &Frame, id: &BaseId, hint: &mut Hint, budget: &mut Budget) -> Result<Vec<u8>> {
         let below = self.index.find_base(id, hint, |copy| Ok(copy.depth() < frame.depth))?;
         if let Some(copy) = below {
-            match self.copy_of(frame.kind, &copy.id(), &copy, budget) {
+            match self.copy_of(frame.kind, &copy, budget) {
                 Err(e) if e.is_damage() => {}
                 other => return other,
             }
         }
         let mut last = self.unindexed(frame.kind, id);
         for copy in self.index.base_copies(id)?.iter().filter(|copy| copy.depth() < frame.depth) {
-            match self.copy_of(frame.kind, &copy.id(), copy, budget) {
+            match self.copy_of(frame.kind, copy, budget) {
                 Ok(blob) => return Ok(blob),
                 Err(e) if e.is_damage() => last = e,
                 Err(e) => return Err(e),
@@ -245,7 +245,7 @@ impl Repository {
 
     fn any_copy(&self, kind: BlobKind, id: &BlobId, last: &mut Error) -> Result<Option<Vec<u8>>> {
         for copy in self.index.copies(id)? {
-            match self.copy_of(kind, id, &copy, &mut Budget::default()) {
+            match self.copy_of(kind, &copy, &mut Budget::default()) {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(e) if e.is_damage() => *last = e,
                 Err(e) => return Err(e),
@@ -263,15 +263,16 @@ impl Repository {
     ///
     /// # Errors
     /// See [`Repository::frame`]; and [`Error::Damaged`] if what lies there does not hash to the id.
-    pub(super) fn blob_copy(&self, kind: BlobKind, id: &BlobId, copy: &BlobCopy) -> Result<Vec<u8>> {
-        self.copy_of(kind, id, copy, &mut Budget::default())
+    pub(super) fn blob_copy(&self, kind: BlobKind, copy: &BlobCopy) -> Result<Vec<u8>> {
+        self.copy_of(kind, copy, &mut Budget::default())
     }
 
-    fn copy_of(&self, kind: BlobKind, id: &BlobId, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
+    fn copy_of(&self, kind: BlobKind, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
         let frame = self.frame_within(copy, budget)?;
         let end = copy.at() as usize + copy.size() as usize;
         let blob = frame.get(copy.at() as usize..end).unwrap_or_default();
-        if self.keys.blob_id(kind, blob) != *id {
+        let id = copy.id();
+        if self.keys.blob_id(kind, blob) != id {
             return Err(Error::damaged(
                 self.names.pack(&copy.pack()),
                 format!("what lies there for {} {id} is something else", kind_name(kind)),
