@@ -62,6 +62,11 @@ impl Entry {
         }
     }
 
+    /// The file that had its name, of those that its folder had.
+    pub fn own<'b>(&self, before: &'b [KnownEntry]) -> Option<&'b KnownEntry> {
+        self.was.and_then(|was| before.get(was)).filter(|old| old.kind == Kind::File)
+    }
+
     fn tally(&self) -> Tally {
         Tally::of(self.stat.kind, self.stat.size)
     }

@@ -61,7 +61,7 @@ impl<'a> Moved<'a> {
         if !wanted.is_empty() {
             self.by_inode(entries, before, &mut wanted, &mut renamed);
         }
-        wanted.retain(|at| own(&entries[*at], before).is_none());
+        wanted.retain(|at| entries[*at].own(before).is_none());
         // An inode that is older than the base came from another folder: that says more than any likeness.
         let is_older = |stat: &Stat| stat.born.is_some_and(|born| born < self.started);
         wanted.retain(|at| {
@@ -99,7 +99,7 @@ impl<'a> Moved<'a> {
         wanted.retain(|at| {
             let entry = &mut entries[*at];
             let Some(was) = inodes.get(&entry.stat.inode) else { return true };
-            let has_own = own(entry, before).is_some();
+            let has_own = entry.own(before).is_some();
             if !is_same_file(&entry.stat, before[*was].size, self.started, has_own) {
                 return true;
             }
@@ -124,15 +124,10 @@ impl<'a> Moved<'a> {
     }
 }
 
-/// The file that had an entry's name.
-fn own<'b>(entry: &Entry, before: &'b [KnownEntry]) -> Option<&'b KnownEntry> {
-    entry.was.and_then(|was| before.get(was)).filter(|old| old.kind == Kind::File)
-}
-
 /// True for a file that is to be read and is not the one that had its name.
 fn is_wanted(entry: &Entry, before: &[KnownEntry]) -> bool {
     let is_read = entry.stat.kind == Kind::File && !entry.same && entry.stat.size >= limits::RUN_DELTA_MIN as u64;
-    is_read && own(entry, before).is_none_or(|old| old.inode != entry.stat.inode)
+    is_read && entry.own(before).is_none_or(|old| old.inode != entry.stat.inode)
 }
 
 /// True if a file is the one that had its inode, of `size` bytes, when the base began to read. A number

@@ -83,8 +83,7 @@ impl Underway {
     fn old(&self, at: usize) -> Old {
         let entry = &self.entries[at];
         let before = self.before.as_ref().map_or(&[][..], |f| &f.entries[..]);
-        let own = entry.was.and_then(|was| before.get(was)).filter(|old| old.kind == Kind::File);
-        entry.old.clone().or_else(|| own.map(|old| old.content.clone().into())).unwrap_or_default()
+        entry.old.clone().or_else(|| entry.own(before).map(|old| old.content.clone().into())).unwrap_or_default()
     }
 }
 

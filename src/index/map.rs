@@ -8,7 +8,7 @@
 //! made and written with its run, so that neither can be without the other.
 //!
 //! A run is cut into blocks by the first bits of the keys, a row each: the key
-//! tells the row. A key is a hash of the id under a secret of this file's: who
+//! tells the row. A key is a hash of half of the id under a secret of this file's: who
 //! makes an index object chooses its ids, and must not choose a block for them.
 //!
 //! An entry holds what its block does not tell of its key, in three to five
