@@ -20,7 +20,7 @@ use crate::format::manifest::SnapshotKind;
 use crate::format::node::{Kind, Node};
 use crate::id::{IndexName, SnapshotId, from_hex, to_hex};
 use crate::index::lock::{Hold, Lock, Part};
-use crate::index::{is_damage, open_private_file};
+use crate::index::{is_damage, open_private_file, plan_once};
 use crate::limits;
 use crate::source::files::Stat;
 use minicbor::decode::Decoder;
@@ -516,6 +516,7 @@ fn prepare(path: &Path, mark: &Mark) -> Result<(Connection, Head), Fault> {
     // What cannot be made shows when SQLite opens it.
     let _ = open_private_file(path);
     let connection = Connection::open(path)?;
+    plan_once(&connection)?;
     // Before anything is written: it cannot be changed later.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.busy_timeout(Duration::from_secs(5))?;

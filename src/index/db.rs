@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::index::EntryNumber;
 use crate::limits;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use std::collections::HashMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io::ErrorKind;
@@ -222,7 +223,14 @@ fn connect(path: &Path) -> Result<Prepared, Fault> {
     prepare(connection)
 }
 
+/// Has SQLite plan a statement once: else it plans it again before each run whose parameters might
+/// ask for another plan, which takes longer than to look up a row.
+pub fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(|_| ())
+}
+
 fn prepare(connection: Connection) -> Result<Prepared, Fault> {
+    plan_once(&connection)?;
     connection.pragma_update(None, "cache_size", -limits::INDEX_PAGES_KIB)?;
     connection.set_prepared_statement_cache_capacity(64);
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;

@@ -15,7 +15,7 @@ mod map;
 mod recent;
 mod rows;
 
-pub use db::{open_private_file, remove_files};
+pub use db::{open_private_file, plan_once, remove_files};
 pub use fault::is_damage;
 pub use loaded::{BlobCopy, PackMap, Place};
 
