@@ -162,6 +162,18 @@ pub const READ_WHOLE_MAX: u64 = 128 * 1024;
 pub const READ_AHEAD_FILES: usize = 64;
 /// Threads that fetch small files.
 pub const READ_AHEAD_THREADS: usize = 8;
+/// Threads that list folders before the walk comes to them.
+pub const LIST_AHEAD_THREADS: usize = 8;
+/// Folders that were listed and wait for the walk; each is an open handle.
+pub const LIST_AHEAD_FOLDERS: usize = 256;
+/// Their entries, all together: beyond, no other is begun.
+pub const LIST_AHEAD_ENTRIES: usize = 32_768;
+/// A folder of more entries is not listed ahead.
+pub const LIST_AHEAD_FOLDER: usize = 8_192;
+/// Folders deeper below the given paths are not listed ahead.
+pub const LIST_AHEAD_DEPTH: usize = 64;
+/// Subfolders of one folder that are told of at a time, to those who list ahead.
+pub const LIST_AHEAD_SUBFOLDERS: usize = 4_096;
 /// Files that wait to be read, while the walk runs ahead.
 pub const WALK_AHEAD: usize = 512;
 /// Blobs that one round of a restore plans at most.

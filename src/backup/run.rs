@@ -6,6 +6,8 @@ use super::ahead::{self, Ready};
 use super::base::{Base, mark};
 use super::file::{FileReader, Stop};
 use super::known::{Chain, Known, KnownEntry, KnownFolder, Mark, Rests, Version};
+use super::listing::Rules;
+use super::scout;
 use super::stream::Stream;
 use super::tree::TreeBuilder;
 use super::walk::{Done, Settings, Walk};
@@ -283,8 +285,11 @@ impl<'a> Planned<'a> {
         // The channels stay unused: a dry run reads no file.
         let (jobs, _) = bounded(0);
         let (_, done) = unbounded();
-        let walk = Walk::new(self.settings(base, false, monitor)?, known.as_ref(), None, jobs, done);
-        let (root, findings) = walk.run(&selection.root, self.mark)?;
+        let rules = self.rules()?;
+        let (root, findings) = scout::ahead(&rules, |scout| {
+            let settings = self.settings(&rules, base, false, monitor);
+            Walk::new(settings, scout, known.as_ref(), None, jobs, done).run(&selection.root, self.mark)
+        })?;
         let chain = Chain { id: [0; 16], counter: 0, previous: None };
         let manifest = self.manifest(base_id, root, findings.summary, WriterTotals::default(), &chain);
         Ok(Outcome { snapshot: None, manifest, troubles: findings.troubles })
@@ -302,16 +307,19 @@ impl<'a> Planned<'a> {
         }
     }
 
-    fn settings<'s>(&'s self, base: Base<'s>, note_all: bool, monitor: &'s dyn Monitor) -> Result<Settings<'s>> {
-        Ok(Settings {
-            keys: self.repo.id_keys(),
-            base,
-            exclude: self.exclude()?,
-            one_file_system: self.options.one_file_system,
-            note_all,
-            dry_run: self.options.dry_run,
-            monitor,
-        })
+    fn rules(&self) -> Result<Rules<'_>> {
+        let Options { one_file_system, .. } = *self.options;
+        Ok(Rules { keys: self.repo.id_keys(), exclude: self.exclude()?, one_file_system })
+    }
+
+    fn settings<'s>(
+        &self,
+        rules: &'s Rules<'s>,
+        base: Base<'s>,
+        note_all: bool,
+        monitor: &'s dyn Monitor,
+    ) -> Settings<'s> {
+        Settings { rules, base, note_all, dry_run: self.options.dry_run, monitor }
     }
 
     fn take(&self, session: &Session<'_>, source: Source, monitor: &dyn Monitor) -> Result<Taken> {
@@ -382,9 +390,13 @@ impl<'a> Planned<'a> {
                 // The notes are empty: they must not say that a folder without changes was not there.
                 Base::Trees { .. } => true,
             };
-            let settings = self.settings(base, note_all, monitor)?;
-            let walk = Walk::new(settings, known, Some(writer.lane()), jobs_tx, done);
-            let walked = walk.run(&selection.root, self.mark);
+            let walked = self.rules().and_then(|rules| {
+                scout::ahead(&rules, |scout| {
+                    let settings = self.settings(&rules, base, note_all, monitor);
+                    let walk = Walk::new(settings, scout, known, Some(writer.lane()), jobs_tx, done);
+                    walk.run(&selection.root, self.mark)
+                })
+            });
             let mut read = Ok(());
             for reader in readers {
                 let ended = reader.join().unwrap_or_else(|_| Err(Error::Invalid("a reading thread panicked".into())));

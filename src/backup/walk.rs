@@ -10,26 +10,24 @@ use super::base::{Base, Token, mark};
 use super::compare::{Entry, compare, forget_below};
 use super::file::ReadFile;
 use super::known::{Known, KnownEntry, KnownFolder, Mark};
+use super::listing::{Below, Listed, Listing, Rules};
 use super::moved::Moved;
 use super::paths::{Branch, Root};
 use super::replace::Old;
+use super::scout::{Scout, Way};
 use super::tree::TreeBuilder;
 use super::{Findings, Trouble};
-use crate::crypto::derive::IdKeys;
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::node::Kind;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::Lane;
-use crate::source::files::{Folder, Stat, Trail};
+use crate::source::files::{Folder, Trail};
 use crate::source::users::Users;
 use crossbeam_channel::{Receiver, Sender};
-use ignore::gitignore::Gitignore;
-use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,16 +85,17 @@ impl Underway {
     }
 }
 
+/// The way to the next subfolder.
+fn next_to(way: &[u32]) -> Way {
+    way.split_last().map(|(last, above)| [above, &[last.saturating_add(1)]].concat()).unwrap_or_default()
+}
+
 /// What the walk is told.
 pub struct Settings<'a> {
-    /// The tenant's keys, for marks.
-    pub keys: &'a IdKeys,
+    /// What is left out, and how entries are marked.
+    pub rules: &'a Rules<'a>,
     /// Where the earlier state is read from.
     pub base: Base<'a>,
-    /// Entries to leave out.
-    pub exclude: Gitignore,
-    /// Stay on the file system of each given path.
-    pub one_file_system: bool,
     /// The base is not the newest version of the notes: folders are noted even if they stand as in the base.
     pub note_all: bool,
     /// Only look: nothing is read or stored.
@@ -108,6 +107,7 @@ pub struct Settings<'a> {
 /// The walk.
 pub struct Walk<'a, 'w> {
     settings: Settings<'a>,
+    scout: &'a Scout<'a>,
     known: Option<&'a Known>,
     users: Users,
     lane: Option<Lane<'w>>,
@@ -121,16 +121,24 @@ pub struct Walk<'a, 'w> {
     findings: Findings,
 }
 
-/// Folders whose subfolders are still to be walked.
+/// A folder whose subfolders are being walked.
 struct Open {
     number: usize,
     subfolders: std::vec::IntoIter<usize>,
+    /// Of these so many were begun.
+    begun: u32,
+}
+
+/// The way to the subfolder that was begun last.
+fn way_of(stack: &[Open]) -> Way {
+    stack.iter().map(|open| open.begun.saturating_sub(1)).collect()
 }
 
 impl<'a, 'w> Walk<'a, 'w> {
     /// A walk that puts trees through `lane` (none for a dry run), sends files to `jobs` and hears of them by `done`.
     pub fn new(
         settings: Settings<'a>,
+        scout: &'a Scout<'a>,
         known: Option<&'a Known>,
         lane: Option<Lane<'w>>,
         jobs: Sender<Job>,
@@ -142,10 +150,11 @@ impl<'a, 'w> Walk<'a, 'w> {
                 Base::Known(version) => known.map(|known| (known, version.number)),
                 _ => None,
             };
-            Moved::new(settings.keys, started, notes)
+            Moved::new(settings.rules.keys, started, notes)
         });
         Self {
             settings,
+            scout,
             known,
             moved,
             users: Users::default(),
@@ -167,14 +176,14 @@ impl<'a, 'w> Walk<'a, 'w> {
         let mut stack = Vec::new();
         let token = self.settings.base.root(mark);
         let top = Trail::new(Path::new(""));
-        match root {
+        let entries = match root {
             Root::Whole(path) => {
                 let folder = Folder::open(path).map_err(|source| Error::Source { path: path.clone(), source })?;
                 let folder = Arc::new(folder);
                 // The folder that the user asked for must be readable: an empty snapshot would be a lie.
                 let names = folder.names().map_err(|source| Error::Source { path: path.clone(), source })?;
-                let entries = self.stat_all(&folder, names, &top, &mark);
-                stack.push(self.enter(None, mark, top, token, entries)?);
+                let listing = self.settings.rules.look_at(&folder, names, &top, &mark);
+                self.listed(listing)
             }
             Root::Entries(list) => {
                 let mut entries = Vec::new();
@@ -182,18 +191,20 @@ impl<'a, 'w> Walk<'a, 'w> {
                     let folder = Folder::open(from).map_err(|source| Error::Source { path: from.clone(), source })?;
                     entries.extend(self.branch_entry(&Arc::new(folder), name, branch, &mark));
                 }
-                stack.push(self.enter(None, mark, top, token, entries)?);
+                entries
             }
-        }
+        };
+        self.tell(&[0], entries.iter(), &top);
+        stack.push(self.enter(None, mark, top, token, entries)?);
         while let Some(open) = stack.last_mut() {
             let number = open.number;
             match open.subfolders.next() {
-                Some(entry) if stack.len() < limits::DEPTH_MAX => {
-                    if let Some(open) = self.descend(Place { folder: number, entry })? {
+                Some(entry) => {
+                    open.begun = open.begun.saturating_add(1);
+                    if let Some(open) = self.descend(Place { folder: number, entry }, &stack)? {
                         stack.push(open);
                     }
                 }
-                Some(entry) => self.lose(Place { folder: number, entry }, "folders are too deep")?,
                 None => {
                     stack.pop();
                     self.arrive(number)?;
@@ -225,30 +236,19 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
     }
 
-    fn entry(&self, folder: &Arc<Folder>, name: Vec<u8>, stat: Stat, above: &Mark) -> Entry {
-        let mark = mark(self.settings.keys, above, &name);
-        Entry::new(Arc::clone(folder), name, mark, stat)
-    }
-
-    fn stat_all(&mut self, folder: &Arc<Folder>, names: Vec<Vec<u8>>, stored: &Trail, above: &Mark) -> Vec<Entry> {
-        let stored = if self.settings.exclude.is_empty() { PathBuf::new() } else { stored.path() };
-        let mut entries = Vec::with_capacity(names.len());
-        for name in names {
-            match folder.stat_of(&name) {
-                Ok(stat) => {
-                    if !self.is_excluded(&stored, &name, stat.kind) {
-                        entries.push(self.entry(folder, name, stat, above));
-                    }
-                }
-                Err(e) => self.trouble(folder.path_of(&name), e.to_string()),
-            }
+    /// Takes a listing's entries, and tells of what could not be listed.
+    fn listed(&mut self, listing: Listing) -> Vec<Entry> {
+        for (path, e) in listing.troubles {
+            self.trouble(path, e.to_string());
         }
-        entries
+        listing.entries
     }
 
-    fn is_excluded(&self, stored: &Path, name: &[u8], kind: Kind) -> bool {
-        !self.settings.exclude.is_empty()
-            && self.settings.exclude.matched(stored.join(OsStr::from_bytes(name)), kind == Kind::Dir).is_ignore()
+    /// Tells the scout of folders to list, unless the user named parts of any; `first` is the way to the first.
+    fn tell<'e>(&self, first: &[u32], entries: impl Iterator<Item = &'e Entry> + Clone, stored: &Arc<Trail>) {
+        if entries.clone().all(|e| e.branch.is_none()) {
+            self.scout.entered(first, entries.filter(|e| e.stat.kind == Kind::Dir), stored);
+        }
     }
 
     /// An entry of which the user named the whole, or a part.
@@ -261,7 +261,8 @@ impl<'a, 'w> Walk<'a, 'w> {
         };
         match found {
             Ok(stat) => {
-                let mut entry = self.entry(folder, name.to_vec(), stat, above);
+                let mark = mark(self.settings.rules.keys, above, name);
+                let mut entry = Entry::new(Arc::clone(folder), name.to_vec(), mark, stat);
                 entry.named = true;
                 if let Branch::Some(below) = branch {
                     entry.branch = Some(below.clone());
@@ -312,7 +313,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         for job in jobs {
             self.send(job)?;
         }
-        Ok(Open { number, subfolders: subfolders.into_iter() })
+        Ok(Open { number, subfolders: subfolders.into_iter(), begun: 0 })
     }
 
     fn send(&mut self, job: Job) -> Result<()> {
@@ -372,45 +373,73 @@ impl<'a, 'w> Walk<'a, 'w> {
         }
     }
 
-    /// Opens and lists a subfolder.
-    fn descend(&mut self, place: Place) -> Result<Option<Open>> {
-        let Some(above) = self.underway.get(&place.folder) else { return Ok(None) };
-        let entry = &above.entries[place.entry];
-        let stored = above.stored.below(&entry.name);
-        let (mark, token) = (entry.mark, entry.token.clone());
-        // Another file system is left out, but for its mount point.
-        let crossed = self.settings.one_file_system
-            && !entry.named
-            && entry.folder.stat().is_ok_and(|s| s.device != entry.stat.device);
-        if crossed {
-            self.resolve(place)?;
+    /// Takes up the subfolder that was begun last.
+    fn descend(&mut self, place: Place, stack: &[Open]) -> Result<Option<Open>> {
+        if stack.len() >= limits::DEPTH_MAX {
+            self.lose(place, "folders are too deep")?;
             return Ok(None);
         }
-        let branch = entry.branch.clone();
-        let opened = match &branch {
-            Some(_) => Folder::open(&entry.folder.path_of(&entry.name)),
-            None => entry.folder.child(&entry.name),
+        let Some(above) = self.underway.get(&place.folder) else { return Ok(None) };
+        let entry = &above.entries[place.entry];
+        let (mark, token) = (entry.mark, entry.token.clone());
+        let below = Below::new(entry, &above.stored);
+        let listed = match &entry.branch {
+            Some(branch) => {
+                let (branch, path) = (branch.clone(), entry.folder.path_of(&entry.name));
+                self.branches(&path, &branch, &mark)
+            }
+            None => self.list(&below, above, stack),
         };
-        let listed = opened.and_then(|folder| match &branch {
-            Some(_) => Ok((folder, Vec::new())),
-            None => folder.names().map(|names| (folder, names)),
-        });
-        let (folder, names) = match listed {
-            Ok((folder, names)) => (Arc::new(folder), names),
-            Err(e) => {
+        let listing = match listed {
+            Listed::Entries(listing) => listing,
+            Listed::OtherSystem => {
+                self.resolve(place)?;
+                return Ok(None);
+            }
+            Listed::Failed(e) => {
                 self.lose(place, &e.to_string())?;
                 return Ok(None);
             }
         };
-        let entries = match &branch {
-            Some(below) => {
-                let found = below.iter().map(|(name, branch)| self.branch_entry(&folder, name, branch, &mark));
-                found.collect::<Vec<_>>().into_iter().flatten().collect()
-            }
-            None => self.stat_all(&folder, names, &stored, &mark),
-        };
+        let entries = self.listed(listing);
         self.settings.monitor.event(Event::Entries(entries.len() as u64));
-        self.enter(Some(place), mark, stored, token, entries).map(Some)
+        self.enter(Some(place), mark, below.stored, token, entries).map(Some)
+    }
+
+    /// The listing of the subfolder that was begun last, of `above`.
+    fn list(&self, below: &Below, above: &Underway, stack: &[Open]) -> Listed {
+        if stack.len() > limits::LIST_AHEAD_DEPTH {
+            return self.settings.rules.list(below);
+        }
+        let way = way_of(stack);
+        if let ([.., open], Some(number)) = (stack, way.last())
+            && *number > 0
+            && (*number as usize).is_multiple_of(limits::LIST_AHEAD_SUBFOLDERS)
+        {
+            let further = open.subfolders.as_slice().iter().map(|at| &above.entries[*at]);
+            self.tell(&next_to(&way), further, &above.stored);
+        }
+        if let Some(listed) = self.scout.take(&way) {
+            return listed;
+        }
+        let listed = self.settings.rules.list(below);
+        if let Listed::Entries(listing) = &listed {
+            self.tell(&[&way[..], &[0]].concat(), listing.entries.iter(), &below.stored);
+        }
+        listed
+    }
+
+    /// Those entries of a folder that the user named.
+    fn branches(&mut self, path: &Path, named: &BTreeMap<Vec<u8>, Branch>, mark: &Mark) -> Listed {
+        match Folder::open(path) {
+            Ok(folder) => {
+                let folder = Arc::new(folder);
+                let found = named.iter().map(|(name, branch)| self.branch_entry(&folder, name, branch, mark));
+                let entries = found.collect::<Vec<_>>().into_iter().flatten().collect();
+                Listed::Entries(Listing { entries, troubles: Vec::new() })
+            }
+            Err(e) => Listed::Failed(e),
+        }
     }
 
     /// Leaves an entry out, and says so.

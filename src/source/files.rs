@@ -189,6 +189,11 @@ impl Folder {
 
     /// Names of all entries but `.` and `..`, sorted by their bytes.
     pub fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        Ok(self.names_within(usize::MAX)?.unwrap_or_default())
+    }
+
+    /// The same, of a folder with no more than `max` entries; `None` of any other.
+    pub fn names_within(&self, max: usize) -> io::Result<Option<Vec<Vec<u8>>>> {
         let _alone = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         fs::seek(&self.fd, SeekFrom::Start(0))?;
         let mut names = Vec::new();
@@ -197,13 +202,14 @@ impl Folder {
         while let Some(entry) = entries.next() {
             match entry?.file_name().to_bytes() {
                 b"." | b".." => {}
+                _ if names.len() >= max => return Ok(None),
                 name => names.push(name.to_vec()),
             }
         }
         names.sort_unstable();
         // A folder that changes meanwhile may show an entry twice.
         names.dedup();
-        Ok(names)
+        Ok(Some(names))
     }
 
     /// Of the folder itself.
