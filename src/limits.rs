@@ -129,6 +129,8 @@ pub const QUEUE_JOBS: usize = 3;
 /// A reader's buffer, bytes: a group and its look-ahead must fit. No larger: what is read should
 /// still be in the processor's cache when it is cut and hashed (4 MiB took twice the system time).
 pub const READ_BUFFER: usize = 2 * 1024 * 1024;
+/// Bytes that a pipe to be read is asked to hold: what Linux allows to everybody.
+pub const PIPE_BYTES: usize = 1024 * 1024;
 /// Blobs of an old stream that are looked ahead when a new one is held against it: half a gigabyte of
 /// rows.
 pub const ALIGN_WINDOW: usize = 32 * 1024;

@@ -3,7 +3,9 @@
 
 use crate::error::{Error, Result};
 use crate::format::node::check_name;
+use crate::limits;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 enum From {
@@ -43,6 +45,16 @@ impl Stream {
         Ok(Self { name: checked(name)?, from: From::Input(input) })
     }
 
+    /// What this program is given on its standard input.
+    ///
+    /// # Errors
+    /// As [`Stream::input`].
+    pub fn standard_input(name: &str) -> Result<Self> {
+        let input = io::stdin();
+        widen(&input);
+        Self::input(name, Box::new(input))
+    }
+
     /// What a command prints on its standard output. It is started when the snapshot comes to read it.
     ///
     /// # Errors
@@ -62,6 +74,7 @@ impl Stream {
         let spawned = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| running.failed(e))?;
         let output = child.stdout.take().ok_or_else(|| running.failed("it has no output"))?;
+        widen(&output);
         running.started = Some((child, output));
         Ok(())
     }
@@ -110,6 +123,12 @@ impl Drop for Stream {
             }
         }
     }
+}
+
+/// Makes a pipe hold more, so that its ends wait for each other less often. What is no pipe, or may not
+/// hold more, stays as it is.
+fn widen(input: impl AsFd) {
+    let _ = rustix::pipe::fcntl_setpipe_size(input, limits::PIPE_BYTES);
 }
 
 fn checked(name: &str) -> Result<String> {

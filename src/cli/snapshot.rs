@@ -34,7 +34,7 @@ pub fn run(context: &Context, args: SnapshotArgs) -> Result<ExitCode> {
     let name = args.name.as_deref().unwrap_or_default();
     let source = match selection {
         Some(selection) => Source::Files(selection),
-        None if args.stdin => Source::Stream(Stream::input(name, Box::new(std::io::stdin()))?),
+        None if args.stdin => Source::Stream(Stream::standard_input(name)?),
         None => Source::Stream(Stream::command(name, &command(&args))?),
     };
     let started = context.clock.elapsed();

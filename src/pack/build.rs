@@ -39,6 +39,20 @@ impl PackBuilder {
     /// # Errors
     /// Where the machine has no random bytes.
     pub fn new(realm: &Realm<'_>, cipher: Cipher, class: StorageClass, to: &PublicKey) -> Result<Self> {
+        Self::within(Vec::new(), realm, cipher, class, to)
+    }
+
+    /// The same in the memory of a `buffer`, whatever it held.
+    ///
+    /// # Errors
+    /// As [`PackBuilder::new`].
+    pub fn within(
+        mut buffer: Vec<u8>,
+        realm: &Realm<'_>,
+        cipher: Cipher,
+        class: StorageClass,
+        to: &PublicKey,
+    ) -> Result<Self> {
         let header = Header { object: ObjectType::Pack, cipher };
         let (key, head) = realm.new_data_key(header, None, to)?;
         let target = match class {
@@ -47,14 +61,15 @@ impl PackBuilder {
         };
         // Room for the frame that fills it and for the directory: a pack that grew by doubling would
         // take its size twice while it is copied. Pages that stay unused cost nothing.
-        let mut bytes = Vec::with_capacity(target + limits::FRAME_STORED_MAX + limits::DIRECTORY_MAX / 8);
-        bytes.extend_from_slice(&header.encode());
-        bytes.extend_from_slice(&head);
+        buffer.clear();
+        buffer.reserve_exact(target + limits::FRAME_STORED_MAX + limits::DIRECTORY_MAX / 8);
+        buffer.extend_from_slice(&header.encode());
+        buffer.extend_from_slice(&head);
         Ok(Self {
             header,
             tenant: realm.tenant,
             sealer: Sealer::new(cipher, &key),
-            bytes,
+            bytes: buffer,
             directory: Directory { class, frames: Vec::new() },
             blobs: 0,
             target,

@@ -19,6 +19,7 @@ use crate::index::{self, Hint};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{Compressor, EncodedFrame, FinishedPack, PackBuilder, PlainFrame};
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -197,16 +198,17 @@ impl<'scope> Writer<'scope> {
         let (frames, frames_rx) = bounded(limits::QUEUE_JOBS);
         let (encoded_tx, encoded) = bounded(limits::QUEUE_JOBS);
         let (packs_tx, packs) = bounded(0);
-        // Plaintext buffers go back to the lanes: a fresh megabyte for each frame costs page faults.
+        // Buffers go back to whoever fills them: what is fresh costs a page fault for each page.
         let (spare_tx, spare) = bounded(limits::QUEUE_JOBS);
+        let (sent_tx, sent) = bounded(1);
         let repo = session.repository();
         let mut threads = Vec::new();
         for _ in 0..compressors.max(1) {
             let (rx, tx, spare) = (frames_rx.clone(), encoded_tx.clone(), spare_tx.clone());
             threads.push(scope.spawn(move || stack::wiped(|| compress(session, state, level, &rx, &tx, &spare))));
         }
-        threads.push(scope.spawn(move || stack::wiped(|| build(repo, &encoded, &packs_tx))));
-        threads.push(scope.spawn(move || stack::wiped(|| upload(session, state, &packs))));
+        threads.push(scope.spawn(move || stack::wiped(|| build(repo, &encoded, &packs_tx, &sent))));
+        threads.push(scope.spawn(move || stack::wiped(|| upload(session, state, &packs, &sent_tx))));
         Self { frames, spare, repo, counting: session.counting(), state, threads }
     }
 
@@ -481,7 +483,12 @@ impl Compress<'_> {
     }
 }
 
-fn build(repo: &Repository, encoded: &Receiver<EncodedFrame>, packs: &Sender<FinishedPack>) -> Result<()> {
+fn build(
+    repo: &Repository,
+    encoded: &Receiver<EncodedFrame>,
+    packs: &Sender<FinishedPack>,
+    sent: &Receiver<Vec<u8>>,
+) -> Result<()> {
     let mut open: [Option<PackBuilder>; 2] = [None, None];
     let send = |builder: PackBuilder| packs.send(builder.finish()).map_err(|_| stopped());
     for frame in encoded {
@@ -492,7 +499,10 @@ fn build(repo: &Repository, encoded: &Receiver<EncodedFrame>, packs: &Sender<Fin
         }];
         let mut builder = match place.take() {
             Some(builder) => builder,
-            None => PackBuilder::new(&repo.realm(), repo.cipher(), class, &repo.public)?,
+            None => {
+                let buffer = sent.try_recv().unwrap_or_default();
+                PackBuilder::within(buffer, &repo.realm(), repo.cipher(), class, &repo.public)?
+            }
         };
         builder.push(frame)?;
         if builder.is_full() {
@@ -504,7 +514,12 @@ fn build(repo: &Repository, encoded: &Receiver<EncodedFrame>, packs: &Sender<Fin
     open.into_iter().flatten().filter(|b| !b.is_empty()).try_for_each(send)
 }
 
-fn upload(session: &Session<'_>, state: &WriterState<'_>, packs: &Receiver<FinishedPack>) -> Result<()> {
+fn upload(
+    session: &Session<'_>,
+    state: &WriterState<'_>,
+    packs: &Receiver<FinishedPack>,
+    sent: &Sender<Vec<u8>>,
+) -> Result<()> {
     let repo = session.repository();
     let mut entries: Vec<PackEntry> = Vec::new();
     let mut flushed = repo.clock().elapsed();
@@ -512,8 +527,13 @@ fn upload(session: &Session<'_>, state: &WriterState<'_>, packs: &Receiver<Finis
         match packs.recv_timeout(TICK) {
             Ok(FinishedPack { bytes, entry }) => {
                 state.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                repo.store().create(&repo.names().pack(&entry.name), bytes.into())?;
+                let bytes = Bytes::from(bytes);
+                repo.store().create(&repo.names().pack(&entry.name), bytes.clone())?;
                 entries.push(entry);
+                // A store may still hold it; then, or if one is spare already, it is dropped.
+                if let Ok(buffer) = bytes.try_into_mut() {
+                    let _ = sent.try_send(buffer.into());
+                }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
