@@ -178,12 +178,15 @@ pub const LIST_AHEAD_DEPTH: usize = 64;
 pub const LIST_AHEAD_SUBFOLDERS: usize = 4_096;
 /// Files that wait to be read, while the walk runs ahead.
 pub const WALK_AHEAD: usize = 512;
-/// Blobs that one round of a restore plans at most.
-pub const RESTORE_BATCH_BLOBS: usize = 200_000;
+/// Blobs that one round of a restore plans at most; another is written meanwhile.
+pub const RESTORE_BATCH_BLOBS: usize = 100_000;
 /// Folders that one round of a restore keeps open at most.
-pub const RESTORE_BATCH_DIRS: usize = 1024;
+pub const RESTORE_BATCH_DIRS: usize = 512;
+/// Plaintext of frames, bytes, that is worth writing while nothing else is: less, and cores would wait for
+/// one another at the end of each round.
+pub const RESTORE_BATCH_WORTH: u64 = 64 * 1024 * 1024;
 /// Frames that one round of a restore or a check plans at most.
-pub const READ_BATCH_FRAMES: usize = 100_000;
+pub const READ_BATCH_FRAMES: usize = 50_000;
 /// Blobs that a check looks at together at most.
 pub const CHECK_BATCH_BLOBS: usize = 500_000;
 /// What a request to a store that is far is taken to cost beside its bytes, as bytes: about what a line

@@ -92,6 +92,7 @@ pub enum Trust {
 pub struct Reading {
     frames: Vec<Planned>,
     numbers: HashMap<(EntryNumber, u32), FrameNumber>,
+    plain: u64,
     hint: Hint,
 }
 
@@ -102,6 +103,11 @@ impl Reading {
     /// Frames so far.
     pub fn len(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Their plaintexts, bytes.
+    pub fn plain_len(&self) -> u64 {
+        self.plain
     }
 
     /// True if there are none.
@@ -162,6 +168,7 @@ impl Reading {
         let number = self.frames.len() as FrameNumber;
         let frame = Frame { ids: Vec::new(), bases: Vec::new(), ..frame.clone() };
         let Place { entry, pack, number: in_pack, offset } = at;
+        self.plain += frame.plain_len() as u64;
         self.frames.push(Planned { entry, pack, number: in_pack, offset, frame, bases, place });
         self.numbers.insert((entry, in_pack), number);
         Ok(Some(number))
@@ -230,9 +237,8 @@ impl Reading {
     /// Divides the order into parts that are each worth fetching, and none so long that one thread works
     /// while the others wait.
     fn groups(&self, order: &[FrameNumber], threads: usize) -> impl Iterator<Item = Range<usize>> {
-        let all: usize = self.frames.iter().map(|f| f.frame.plain_len()).sum();
-        let most =
-            (all / (threads * GROUPS_PER_THREAD)).clamp(limits::READ_GROUP_PLAIN_MIN, limits::READ_GROUP_PLAIN);
+        let most = (self.plain as usize / (threads * GROUPS_PER_THREAD))
+            .clamp(limits::READ_GROUP_PLAIN_MIN, limits::READ_GROUP_PLAIN);
         let mut begin = 0;
         std::iter::from_fn(move || {
             let (mut stored, mut plain) = (0, 0);

@@ -30,8 +30,12 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
         open: AtomicUsize::new(0),
         written: Mutex::new(Written::default()),
     };
-    // Files that are right already, or hold nothing but holes, have no write to finish them.
-    for file in round.files.iter().filter(|f| f.waiting.load(Ordering::Relaxed) == 0) {
+    for file in &round.files {
+        // Its handle counts among the open ones of the round before.
+        drop(lock(&file.file).take());
+    }
+    // Files that are right already, or end in nothing but holes, have no write to finish them.
+    for file in round.files.iter().filter(|f| f.waiting.load(Ordering::Acquire) == 0) {
         shared.or_failed(file, shared.finish(file))?;
     }
     let writes = &round.writes;
@@ -163,6 +167,10 @@ impl Shared<'_> {
 
     /// Size, owner, mode, attributes, times; a file that failed is removed rather than left wrong.
     fn finish(&self, file: &PlannedFile) -> Result<()> {
+        // The end of a file that holds nothing is planned for one round, and the last write was in another.
+        if file.finished.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
         if file.failed.load(Ordering::Acquire) {
             if lock(&file.file).take().is_some() {
                 self.open.fetch_sub(1, Ordering::Relaxed);

@@ -5,6 +5,7 @@
 
 mod fetch;
 mod plan;
+mod rounds;
 mod run;
 pub mod target;
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// A blob's way: from a place in a frame to a place in a file.
 pub(super) struct Write {
@@ -49,6 +49,8 @@ pub(super) struct PlannedFile {
     /// It was created by this restore.
     pub created: AtomicBool,
     pub failed: AtomicBool,
+    /// It is as it should be, or gone.
+    pub finished: AtomicBool,
 }
 
 /// A further name of an inode.
@@ -215,6 +217,11 @@ impl Round {
             || self.links.len() >= limits::RESTORE_BATCH_BLOBS
     }
 
+    /// True once there is enough to write that the cores share it well.
+    pub fn is_worth_writing(&self) -> bool {
+        self.reading.plain_len() >= limits::RESTORE_BATCH_WORTH
+    }
+
     /// Begins to plan a file; returns how many of its bytes are there already, and what is left for
     /// [`Round::go_on`]. A file without data is made at once.
     pub fn begin<'r>(
@@ -253,25 +260,33 @@ impl Round {
             shared: present.as_ref().is_some_and(|m| m.shared),
             created: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             node,
         };
         Ok((there, Some(Rest { file: Arc::new(file), extents, present, next: 0, offset: 0, begun: false })))
     }
 
-    /// Plans as much of a file as one round takes; returns what is left, to be planned once the
-    /// round is written.
-    pub fn go_on<'r>(&mut self, repo: &Repository, mut rest: Rest<'r>) -> Result<Option<Rest<'r>>> {
-        // Its handle counts among the open ones of the round before.
-        drop(rest.file.file.lock().unwrap_or_else(PoisonError::into_inner).take());
+    /// Plans as much of a file as one round takes, or as is worth writing if it `may_end`; returns what is
+    /// left, to be planned for the next round. Parts that were planned before may be written meanwhile.
+    pub fn go_on<'r>(
+        &mut self,
+        repo: &Repository,
+        mut rest: Rest<'r>,
+        may_end: &dyn Fn() -> bool,
+    ) -> Result<Option<Rest<'r>>> {
         let first = self.writes.len();
-        let planned = if rest.file.failed.load(Ordering::Acquire) { Ok(true) } else { self.part(repo, &mut rest) };
+        let failed = rest.file.failed.load(Ordering::Acquire);
+        let mut planned = if failed { Ok(true) } else { self.part(repo, &mut rest, may_end) };
         if planned.is_err() {
             self.writes.truncate(first);
             if !rest.begun {
                 return planned.map(|_| None);
             }
-            // A part of it is written: it goes, like any that fails.
-            rest.file.failed.store(true, Ordering::Release);
+            // A part of it is written: it goes, like any that fails. Whoever wrote it may have told why.
+            let was_told = rest.file.failed.swap(true, Ordering::AcqRel);
+            if was_told && planned.as_ref().is_err_and(Error::is_damage) {
+                planned = Ok(true);
+            }
         }
         let whole = !matches!(planned, Ok(false));
         rest.file.waiting.fetch_add(self.writes.len() - first, Ordering::AcqRel);
@@ -284,10 +299,10 @@ impl Round {
     }
 
     /// True once the file's last extent is planned.
-    fn part(&mut self, repo: &Repository, rest: &mut Rest<'_>) -> Result<bool> {
+    fn part(&mut self, repo: &Repository, rest: &mut Rest<'_>, may_end: &dyn Fn() -> bool) -> Result<bool> {
         let number = self.files.len() as u32;
         for _ in 0..limits::RESTORE_BATCH_BLOBS {
-            if self.reading.len() >= limits::READ_BATCH_FRAMES {
+            if self.reading.len() >= limits::READ_BATCH_FRAMES || self.is_worth_writing() && may_end() {
                 break;
             }
             let Some(extent) = rest.extents.next().transpose()? else { return Ok(true) };

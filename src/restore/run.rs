@@ -3,8 +3,8 @@
 //! A restore that is interrupted and run again compares what is there by
 //! content, and goes on: nothing it left behind is trusted by name or time.
 
-use super::fetch;
 use super::plan::{Failed, Link, Round, Written, ends_all};
+use super::rounds::{Rounds, Settled, alongside};
 use super::target::{Owners, TargetFolder, apply_at, apply_to_folder};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
@@ -101,26 +101,29 @@ pub fn run(
     let selected = Selected::new(options)?;
     let owners = Owners::new(options.numeric_owner);
     let folder = if options.dry_run { None } else { Some(Arc::new(TargetFolder::root(target)?)) };
-    let mut restore = Restore {
-        repo,
-        options,
-        monitor,
-        owners,
-        selected,
-        round: Round::default(),
-        firsts: HashMap::new(),
-        target,
-        top: None,
-        outcome: Outcome::default(),
-        verifying: false,
-    };
-    restore.pass(root, only.clone(), folder.clone())?;
-    if options.verify && !options.dry_run {
-        restore.verifying = true;
-        monitor.event(Event::Phase { name: "verifying", total_bytes: None });
-        restore.pass(root, only, folder)?;
-    }
-    Ok(restore.outcome)
+    alongside(repo, &owners, monitor, |rounds| {
+        let mut restore = Restore {
+            repo,
+            options,
+            monitor,
+            owners: &owners,
+            selected,
+            round: Round::default(),
+            rounds,
+            firsts: HashMap::new(),
+            target,
+            top: None,
+            outcome: Outcome::default(),
+            verifying: false,
+        };
+        restore.pass(root, only.clone(), folder.clone())?;
+        if options.verify && !options.dry_run {
+            restore.verifying = true;
+            monitor.event(Event::Phase { name: "verifying", total_bytes: None });
+            restore.pass(root, only, folder)?;
+        }
+        Ok(restore.outcome)
+    })
 }
 
 /// Which entries are restored.
@@ -199,9 +202,12 @@ struct Restore<'r> {
     repo: &'r Repository,
     options: &'r Options,
     monitor: &'r dyn Monitor,
-    owners: Owners,
+    owners: &'r Owners,
     selected: Selected,
+    /// What is being planned.
     round: Round,
+    /// What is being written.
+    rounds: Rounds,
     /// The first name of each inode with several: later ones are linked to it.
     firsts: HashMap<(u64, u64), First>,
     target: &'r Path,
@@ -219,7 +225,8 @@ impl<'r> Restore<'r> {
         if let Some(node) = only {
             let mut levels = vec![self.level(&Content::default(), None, folder, top, true)];
             self.entry(node, &mut levels)?;
-            return self.flush();
+            self.flush()?;
+            return self.settle();
         }
         let included = self.options.include.is_empty();
         let mut levels = vec![self.level(root, None, folder, top, included)];
@@ -241,11 +248,18 @@ impl<'r> Restore<'r> {
                     }
                 }
             }
-            if self.round.is_full() {
+            if self.round.is_full() || self.may_write() {
                 self.flush()?;
             }
         }
-        self.flush()
+        self.flush()?;
+        self.settle()
+    }
+
+    /// True if nothing is being written, and what is planned is worth it. A store that is far is asked for
+    /// more at once.
+    fn may_write(&self) -> bool {
+        self.round.is_worth_writing() && self.rounds.is_idle() && !self.repo.store().is_far()
     }
 
     fn level(
@@ -302,9 +316,11 @@ impl<'r> Restore<'r> {
             let compared = self.compare(&folder, node);
             return self.or_failed(compared, || path(&name)).map(|_| ());
         }
+        // Before it is made: a part of it may fail, and be taken back, while the rest is planned.
+        self.outcome.count(size);
         let made = self.make(&folder, node, &trail);
-        if self.or_failed(made, || path(&name))? {
-            self.outcome.count(size);
+        if !self.or_failed(made, || path(&name))? {
+            self.outcome.uncount(size);
         }
         Ok(())
     }
@@ -375,14 +391,14 @@ impl<'r> Restore<'r> {
         }
         if node.kind == Kind::File {
             let warnings = &mut self.outcome.warnings;
-            let (there, mut rest) =
-                self.round.begin(self.repo, folder, node, &self.owners, self.monitor, warnings)?;
+            let (there, mut rest) = self.round.begin(self.repo, folder, node, self.owners, self.monitor, warnings)?;
             self.outcome.unchanged_bytes = self.outcome.unchanged_bytes.saturating_add(there);
             while let Some(more) = rest {
                 if self.monitor.cancelled() {
                     return Err(Error::Interrupted);
                 }
-                rest = self.round.go_on(self.repo, more)?;
+                let may_end = || self.rounds.is_idle() && !self.repo.store().is_far();
+                rest = self.round.go_on(self.repo, more, &may_end)?;
                 if rest.is_some() {
                     // A round takes a part of a file that is longer: memory does not grow with it.
                     self.flush()?;
@@ -391,7 +407,7 @@ impl<'r> Restore<'r> {
             return Ok(());
         }
         folder.make(&node)?;
-        let warnings = apply_at(folder, &node, &self.owners);
+        let warnings = apply_at(folder, &node, self.owners);
         if !warnings.is_empty() {
             self.outcome.warn(&folder.path_of(&node.name), warnings);
         }
@@ -438,24 +454,30 @@ impl<'r> Restore<'r> {
         Ok(())
     }
 
-    /// Writes what was planned.
+    /// Has what was planned written, once the round before is.
     fn flush(&mut self) -> Result<()> {
-        let mut round = std::mem::take(&mut self.round);
-        let Written { failed, warnings } = fetch::write(self.repo, &mut round, &self.owners, self.monitor)?;
+        self.settle()?;
+        self.rounds.begin(std::mem::take(&mut self.round))
+    }
+
+    /// Waits for the round that is being written, and does what follows from it.
+    fn settle(&mut self) -> Result<()> {
+        let Some(Settled { written, links, finished }) = self.rounds.settle()? else { return Ok(()) };
+        let Written { failed, warnings } = written;
         for Failed { what, size } in failed {
             self.outcome.uncount(size);
             self.outcome.fail(what);
         }
         let room = limits::REPORT_MAX.saturating_sub(self.outcome.warnings.len());
         self.outcome.warnings.extend(warnings.into_iter().take(room));
-        for Link { folder, name, first_in, first, size } in round.links {
+        for Link { folder, name, first_in, first, size } in links {
             let linked = folder.hard_link(&name, &first_in, &first);
             if !self.or_failed(linked, || folder.path_of(&name))? {
                 self.outcome.uncount(size);
             }
         }
-        for (folder, node) in round.finished {
-            let warnings = apply_to_folder(&folder, &node, &self.owners);
+        for (folder, node) in finished {
+            let warnings = apply_to_folder(&folder, &node, self.owners);
             if !warnings.is_empty() {
                 self.outcome.warn(&folder.path(), warnings);
             }

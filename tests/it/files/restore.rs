@@ -309,3 +309,56 @@ fn equal_hard_linked_files_are_left_alone_too() {
     assert_eq!(std::fs::read(place.path("out/src/a")).unwrap(), vec![7; 100_000]);
     assert_eq!(inode("out/src/a"), inode("out/src/b"));
 }
+
+/// Beside a file of several rounds: a hole at its end, so that its last part has nothing to write, a second
+/// name, and folders before and after it.
+fn restored_in_rounds() -> Place {
+    let place = place();
+    let source = place.path("source");
+    for name in ["a", "z"] {
+        fs::create_dir_all(source.join(name)).unwrap();
+        fs::write(source.join(name).join("file"), noise(7, 30_000)).unwrap();
+    }
+    fs::write(source.join("m"), noise(1, 170_000_000)).unwrap();
+    let file = fs::File::options().write(true).open(source.join("m")).unwrap();
+    file.set_len(400_000_000).unwrap();
+    fs::hard_link(source.join("m"), source.join("z/m")).unwrap();
+    fs::write(source.join("n"), noise(2, 90_000_000)).unwrap();
+    place.snapshot(&[]);
+    place
+}
+
+#[test]
+fn one_round_is_written_while_the_next_is_planned() {
+    let place = restored_in_rounds();
+    let outcome = place.restore("out", &["--verify"]);
+    same_tree(&place.path("source"), &place.path("out"));
+    assert_eq!((number(&outcome, "failures"), number(&outcome, "verified")), (0, 5));
+    // What is there already is compared, and what is missing written, round by round.
+    fs::File::options().write(true).open(place.path("out/m")).unwrap().set_len(100_000_000).unwrap();
+    fs::File::options().write(true).open(place.path("out/n")).unwrap().write_all_at(b"changed", 80_000_000).unwrap();
+    place.restore("out", &[]);
+    same_tree(&place.path("source"), &place.path("out"));
+}
+
+#[test]
+fn a_long_file_that_lost_a_part_is_told_once_and_leaves_nothing() {
+    let place = restored_in_rounds();
+    let packs = place.objects("packs");
+    let mut large: Vec<_> = packs.iter().filter(|pack| fs::metadata(pack).unwrap().len() > 10_000_000).collect();
+    large.sort_by_key(|pack| fs::metadata(pack).unwrap().modified().unwrap());
+    // The first part of the file, which is written while the others are planned.
+    fs::remove_file(large[1]).unwrap();
+    let ran = place.run(&["--json", "restore", "latest", "--target", "out"]).expect_code(1);
+    let outcome = &ran.json()["outcome"];
+    let failed = outcome["failed"].as_array().unwrap();
+    assert!(failed.iter().any(|what| what.as_str().unwrap().contains("/m: ")), "{failed:?}");
+    assert_eq!(failed.iter().filter(|what| what.as_str().unwrap().contains("out/m: ")).count(), 1, "{failed:?}");
+    assert!(!place.path("out/m").exists());
+    assert_eq!(number(outcome, "entries") + number(outcome, "failures"), 7);
+    assert_eq!(fs::read(place.path("out/z/file")).unwrap(), noise(7, 30_000));
+    // Nothing else was made: what is taken back is no more than what was counted.
+    let alone = place.run(&["--json", "restore", "latest:/m", "--target", "alone"]).expect_code(1).json();
+    let alone = &alone["outcome"];
+    assert_eq!((number(alone, "entries"), number(alone, "failures"), number(alone, "bytes")), (0, 1, 0));
+}
