@@ -208,6 +208,19 @@ impl Error {
         }
     }
 
+    /// The same once more, for whoever asks again, if the object is at fault.
+    pub fn retold(&self) -> Option<Self> {
+        Some(match self {
+            Error::Damaged { object, why } => Error::damaged(object, why),
+            Error::Missing { object } => Error::Missing { object: object.clone() },
+            Error::Newer { object, found, known } => {
+                Error::Newer { object: object.clone(), found: *found, known: *known }
+            }
+            Error::Store(e) if self.is_damage() => Error::damaged(&e.object, &e.why),
+            _ => return None,
+        })
+    }
+
     /// The object that is at fault, where one is.
     pub fn object(&self) -> Option<&str> {
         match self {

@@ -149,10 +149,22 @@ impl Repository {
         if let Some(frame) = self.frames.get(name) {
             return Ok(frame);
         }
-        let object = || self.names.pack(&copy.pack());
-        if !budget.takes_one() {
-            return Err(Error::damaged(object(), format!("frame {} rests on too many others", name.1)));
+        if let Some(known) = budget.failed.get(&name).and_then(Error::retold) {
+            return Err(known);
         }
+        if !budget.takes_one() {
+            let object = self.names.pack(&copy.pack());
+            return Err(Error::damaged(object, format!("frame {} rests on too many others", name.1)));
+        }
+        let decoded = self.decoded_within(name, copy, budget);
+        if let Some(e) = decoded.as_ref().err().and_then(Error::retold) {
+            budget.failed.insert(name, e);
+        }
+        decoded
+    }
+
+    fn decoded_within(&self, name: FrameName, copy: &BlobCopy, budget: &mut Budget) -> Result<Arc<Vec<u8>>> {
+        let object = || self.names.pack(&copy.pack());
         let frame = copy.frame();
         let bases = self.bases_within(frame, budget)?;
         let key = self.pack_key(copy.entry(), &copy.pack())?;
@@ -282,20 +294,26 @@ impl Repository {
     }
 }
 
-/// Frames that may still be decoded for one blob: whoever writes index entries could make one rest on
-/// more than anyone could go through.
-struct Budget(usize);
+/// What may still be done for one blob: whoever writes index entries could make one rest on more than
+/// anyone could go through.
+struct Budget {
+    /// Frames that may still be decoded.
+    left: usize,
+    /// Frames that failed, and why. Many ways may lead to one, and to take each of them would use up what
+    /// is left before a copy is tried that is right.
+    failed: HashMap<FrameName, Error>,
+}
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(limits::BLOB_FRAMES_MAX)
+        Self { left: limits::BLOB_FRAMES_MAX, failed: HashMap::new() }
     }
 }
 
 impl Budget {
     fn takes_one(&mut self) -> bool {
-        let left = self.0 > 0;
-        self.0 = self.0.saturating_sub(1);
+        let left = self.left > 0;
+        self.left = self.left.saturating_sub(1);
         left
     }
 }

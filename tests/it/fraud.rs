@@ -1,6 +1,7 @@
 //! Hostile parties on the side of the repository. Each test plays one with exactly what it has, and
 //! asserts what its victims see: an error or a warning that names the object, never wrong data.
 
+mod bases;
 mod lists;
 mod looks;
 mod slots;

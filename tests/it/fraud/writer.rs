@@ -47,7 +47,7 @@ fn foretell(world: &World, n: u8, folder: &Folder) -> Vec<PackEntry> {
     new
 }
 
-fn public_key(world: &World) -> PublicKey {
+pub(super) fn public_key(world: &World) -> PublicKey {
     let bytes = world.store.read("tenants/default/tenant", 1 << 20).unwrap();
     let body = &header::opened(&bytes).unwrap()[header::HEADER_LEN..];
     PublicKey::from_bytes(&TenantRecord::decode(&body[..body.len() - 64]).unwrap().public_key).unwrap()

@@ -1,0 +1,127 @@
+//! A stolen writer key that names further copies of what others rest on.
+
+use super::writer::public_key;
+use super::{MALLORY, with_mallory};
+use crate::support::noise;
+use crate::world::{FULL, World};
+use estrato::format::index::{IndexObject, PackEntry};
+use estrato::format::pack::{BlobKind, Codec, StorageClass};
+use estrato::id::{BaseId, BlobId};
+use estrato::monitor::Silent;
+use estrato::pack::{Bases, Compressor, EncodedFrame, PackBuilder, PlainFrame};
+use estrato::repo::{Reading, Repository, Trust};
+use estrato::store::Store;
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// Blobs of which each rests on the one before.
+const BLOBS: usize = 14;
+
+/// A stream's state on each day, and its ids.
+fn days(repo: &Repository) -> Vec<(BlobId, Vec<u8>)> {
+    let mut bytes = noise("the first day", 3000);
+    let mut days = Vec::new();
+    for n in 0..BLOBS {
+        bytes.splice(n..n, noise(&format!("day {n}"), 20));
+        days.push((repo.id_keys().blob_id(BlobKind::Chunk, &bytes), bytes.clone()));
+    }
+    days
+}
+
+/// The frames of a writer that stores each day as what changed since the one before.
+fn honest(days: &[(BlobId, Vec<u8>)]) -> Vec<EncodedFrame> {
+    let mut compressor = Compressor::new(1).unwrap();
+    let plain = |n: usize| {
+        let (id, bytes) = &days[n];
+        let mut frame = PlainFrame::new(BlobKind::Chunk);
+        frame.push(*id, bytes);
+        frame
+    };
+    let delta = |n: usize| {
+        let bases = Bases { ids: vec![days[n - 1].0.base()], plain: days[n - 1].1.clone(), depth: n as u8 - 1 };
+        compressor.delta(&plain(n), &bases).unwrap().unwrap()
+    };
+    let mut frames: Vec<EncodedFrame> = (1..days.len()).map(delta).collect();
+    frames.insert(0, compressor.encode(plain(0)).unwrap().0);
+    frames
+}
+
+/// A frame that is to hold a day and holds nothing, on bases and in a depth of the forger's choice.
+fn forged((id, bytes): &(BlobId, Vec<u8>), bases: &[BaseId], depth: usize) -> EncodedFrame {
+    EncodedFrame {
+        codec: Codec::Zstd,
+        kind: BlobKind::Chunk,
+        payload: b"nothing".to_vec(),
+        depth: depth as u8,
+        bases: bases.to_vec(),
+        lens: vec![bytes.len() as u32],
+        ids: vec![*id],
+    }
+}
+
+/// Puts frames into a pack of the store.
+fn pack(world: &World, repo: &Repository, frames: Vec<EncodedFrame>) -> PackEntry {
+    let to = public_key(world);
+    let mut builder = PackBuilder::new(&repo.realm(), repo.cipher(), StorageClass::Data, &to).unwrap();
+    frames.into_iter().for_each(|frame| builder.push(frame).unwrap());
+    let pack = builder.finish();
+    world.store.write(&repo.names().pack(&pack.entry.name), pack.bytes.into()).unwrap();
+    pack.entry
+}
+
+/// Publishes forged packs, and behind them the honest one; its object, and a full key that has seen
+/// them in this order.
+fn published(world: &World, forged: Vec<Vec<EncodedFrame>>, honest: Vec<EncodedFrame>) -> (String, Repository) {
+    let (mallory, full) = (world.open(MALLORY), world.open(FULL));
+    let packs = forged.into_iter().map(|frames| pack(world, &mallory, frames)).collect();
+    world.index(&mallory, &IndexObject { packs, ..IndexObject::default() }, &world.signing(&mallory, MALLORY));
+    let seen = world.open(FULL);
+    assert_eq!(seen.sync_index().unwrap().len(), 0, "what a stolen key signs is read");
+    let entry = pack(world, &full, honest);
+    let object = full.names().pack(&entry.name);
+    world.index(&full, &IndexObject { packs: vec![entry], ..IndexObject::default() }, &world.signing(&full, FULL));
+    assert_eq!(seen.sync_index().unwrap().len(), 0);
+    (object, seen)
+}
+
+/// Every day is read by itself; and the frames of the honest pack in a plan of all that the index knows,
+/// as a check makes it.
+#[track_caller]
+fn nothing_is_hidden(repo: &Repository, object: &str, days: &[(BlobId, Vec<u8>)]) {
+    for (n, (id, bytes)) in days.iter().enumerate().rev() {
+        assert!(repo.blob(BlobKind::Chunk, id).unwrap() == *bytes, "day {n}");
+    }
+    let (mut reading, mut wanted) = (Reading::default(), Vec::new());
+    for known in repo.index().packs().unwrap() {
+        let pack = repo.index().pack(known.number).unwrap().unwrap();
+        for (n, (offset, frame)) in pack.frames().iter().enumerate() {
+            let planned = reading.need_frame(repo, (pack.number, pack.name), (n as u32, *offset), frame).unwrap();
+            if repo.names().pack(&pack.name) == object {
+                wanted.push(planned.unwrap_or_else(|| panic!("frame {n} rests in vain")));
+            }
+        }
+    }
+    let shown = Mutex::new(HashMap::new());
+    let read = reading.run(repo, Trust::Bases, &Silent, &|number, plain| {
+        shown.lock().unwrap().insert(number, plain.map(<[u8]>::to_vec).map_err(|e| e.to_string()));
+        Ok(())
+    });
+    read.unwrap();
+    let mut shown = shown.into_inner().unwrap();
+    for (n, (number, (_, bytes))) in wanted.iter().zip(days).enumerate() {
+        match shown.remove(number).unwrap() {
+            Ok(plain) => assert!(plain == *bytes, "day {n}"),
+            Err(e) => panic!("day {n}: {e}"),
+        }
+    }
+}
+
+#[test]
+fn forged_copies_of_every_base_of_a_chain_hide_none_of_it() {
+    let world = with_mallory();
+    let days = days(&world.open(FULL));
+    // Each names the honest base: there is a way to it through every one below.
+    let forged = || (1..BLOBS).map(|n| forged(&days[n], &[days[n - 1].0.base()], n)).collect();
+    let (object, repo) = published(&world, vec![forged(), forged()], honest(&days));
+    nothing_is_hidden(&repo, &object, &days);
+}
