@@ -13,7 +13,7 @@ use super::Repository;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::pack::Frame;
-use crate::id::{BlobId, PackName};
+use crate::id::{BaseId, BlobId, PackName};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
@@ -21,7 +21,7 @@ use crate::pack::Decompressor;
 use crossbeam_channel::{Receiver, bounded};
 use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,6 +93,8 @@ pub struct Reading {
     frames: Vec<Planned>,
     numbers: HashMap<(EntryNumber, u32), FrameNumber>,
     plain: u64,
+    /// Frames that rest on what the index does not know.
+    in_vain: HashSet<(EntryNumber, u32)>,
     hint: Hint,
 }
 
@@ -148,20 +150,20 @@ impl Reading {
         if let Some(known) = self.numbers.get(&(at.entry, at.number)) {
             return Ok(Some(*known));
         }
-        if *left == 0 {
+        if *left == 0 || self.in_vain.contains(&(at.entry, at.number)) {
             return Ok(None);
         }
         *left -= 1;
         let mut bases: Vec<Base> = Vec::with_capacity(frame.bases.len());
         for id in &frame.bases {
-            let is_below = |copy: &BlobCopy| Ok(copy.depth() < frame.depth);
-            let copy = match repo.index().find_base(id, &mut self.hint, is_below)? {
-                None => repo.index().find_base_surely(id, is_below)?,
-                found => found,
+            let Some(base) = self.plan_base(repo, id, frame.depth, left)? else {
+                // Unless it was only too much this time.
+                if *left > 0 {
+                    self.in_vain.insert((at.entry, at.number));
+                }
+                return Ok(None);
             };
-            let Some(copy) = copy else { return Ok(None) };
-            let Some(below) = self.plan(repo, Place::of(&copy), copy.frame(), left)? else { return Ok(None) };
-            bases.push(Base { frame: below, at: copy.at(), len: copy.size(), id: copy.id() });
+            bases.push(base);
         }
         let places = bases.iter().map(|base| self.frames[base.frame as usize].place);
         let place = places.min().unwrap_or((at.entry, at.offset));
@@ -172,6 +174,27 @@ impl Reading {
         self.frames.push(Planned { entry, pack, number: in_pack, offset, frame, bases, place });
         self.numbers.insert((entry, in_pack), number);
         Ok(Some(number))
+    }
+
+    /// Plans a base, by its first copy below `depth` of which the index knows all that it rests on: one that
+    /// rests on what nobody has must not hide the others.
+    fn plan_base(&mut self, repo: &Repository, id: &BaseId, depth: u8, left: &mut usize) -> Result<Option<Base>> {
+        let is_below = |copy: &BlobCopy| Ok(copy.depth() < depth);
+        let first = match repo.index().find_base(id, &mut self.hint, is_below)? {
+            None => repo.index().find_base_surely(id, is_below)?,
+            found => found,
+        };
+        let Some(first) = first else { return Ok(None) };
+        let base = |frame, copy: &BlobCopy| Base { frame, at: copy.at(), len: copy.size(), id: copy.id() };
+        if let Some(below) = self.plan(repo, Place::of(&first), first.frame(), left)? {
+            return Ok(Some(base(below, &first)));
+        }
+        for copy in repo.index().base_copies(id)?.iter().filter(|copy| copy.depth() < depth) {
+            if let Some(below) = self.plan(repo, Place::of(copy), copy.frame(), left)? {
+                return Ok(Some(base(below, copy)));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads everything that was planned, and shows each frame once.

@@ -125,3 +125,12 @@ fn forged_copies_of_every_base_of_a_chain_hide_none_of_it() {
     let (object, repo) = published(&world, vec![forged(), forged()], honest(&days));
     nothing_is_hidden(&repo, &object, &days);
 }
+
+#[test]
+fn a_forged_copy_that_rests_on_what_nobody_has_is_no_reason_to_give_up_what_rests_on_an_honest_one() {
+    let world = with_mallory();
+    let days = days(&world.open(FULL));
+    let forged = (1..BLOBS).map(|n| forged(&days[n], &[BaseId([9; 16])], 1)).collect();
+    let (object, repo) = published(&world, vec![forged], honest(&days));
+    nothing_is_hidden(&repo, &object, &days);
+}
