@@ -203,6 +203,8 @@ pub const READ_GROUP_PLAIN: usize = 32 * 1024 * 1024;
 pub const READ_GROUP_PLAIN_MIN: usize = 4 * 1024 * 1024;
 /// How often, on average, a frame of a plan may be decoded once more.
 pub const READ_AGAIN: usize = 16;
+/// Frames of which a thread knows that they failed, before it forgets them.
+pub const READ_FAILED_MAX: usize = 4096;
 /// Plaintext kept for frames that rest on it and are still to come, bytes.
 pub const READ_KEPT: usize = 32 * 1024 * 1024;
 /// Stored bytes fetched by one request of a restore or a check.

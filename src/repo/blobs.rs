@@ -210,9 +210,16 @@ impl Repository {
         Ok(plain)
     }
 
-    /// One base's plaintext.
-    pub(super) fn base(&self, frame: &Frame, id: &BaseId) -> Result<Vec<u8>> {
-        self.base_within(frame, id, &mut Hint::default(), &mut Budget::default())
+    /// One base's plaintext. Frames of which is known that they failed are not tried again, and those that
+    /// fail now are added.
+    pub(super) fn base(&self, frame: &Frame, id: &BaseId, failed: &mut Failed) -> Result<Vec<u8>> {
+        if failed.len() > limits::READ_FAILED_MAX {
+            failed.clear();
+        }
+        let mut budget = Budget { failed: std::mem::take(failed), ..Budget::default() };
+        let base = self.base_within(frame, id, &mut Hint::default(), &mut budget);
+        *failed = budget.failed;
+        base
     }
 
     /// A base's plaintext: from a copy of strictly lower depth, so that no circle is ever followed.
@@ -299,14 +306,16 @@ impl Repository {
 struct Budget {
     /// Frames that may still be decoded.
     left: usize,
-    /// Frames that failed, and why. Many ways may lead to one, and to take each of them would use up what
-    /// is left before a copy is tried that is right.
-    failed: HashMap<FrameName, Error>,
+    failed: Failed,
 }
+
+/// Frames that failed, and why. Many ways may lead to one, and to take each of them would use up what is
+/// left before a copy is tried that is right.
+pub(super) type Failed = HashMap<FrameName, Error>;
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { left: limits::BLOB_FRAMES_MAX, failed: HashMap::new() }
+        Self { left: limits::BLOB_FRAMES_MAX, failed: Failed::default() }
     }
 }
 

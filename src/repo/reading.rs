@@ -10,6 +10,7 @@
 //! blobs against their ids.
 
 use super::Repository;
+use super::blobs::Failed;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::pack::Frame;
@@ -204,7 +205,8 @@ impl Reading {
     pub fn run(&self, repo: &Repository, trust: Trust, monitor: &dyn Monitor, visit: &Visit<'_>) -> Result<()> {
         let order = self.order();
         let again_left = AtomicUsize::new(self.frames.len() * limits::READ_AGAIN + limits::BLOB_FRAMES_MAX);
-        let run = Run { plan: self, repo, trust, visit, monitor, kept: Mutex::new(Kept::new(self)), again_left };
+        let (kept, failed) = (Mutex::new(Kept::new(self)), Mutex::default());
+        let run = Run { plan: self, repo, trust, visit, monitor, kept, failed, again_left };
         let threads = thread::available_parallelism().map_or(2, usize::from);
         thread::scope(|scope| {
             let (tx, rx) = bounded::<&[FrameNumber]>(1);
@@ -308,6 +310,8 @@ struct Run<'r> {
     visit: &'r Visit<'r>,
     monitor: &'r dyn Monitor,
     kept: Mutex<Kept>,
+    /// Frames that failed: what rests on one does not try it again.
+    failed: Mutex<HashSet<FrameNumber>>,
     /// Frames that may still be decoded once more: whoever writes index entries could make much rest on
     /// more than can be kept.
     again_left: AtomicUsize,
@@ -369,11 +373,13 @@ struct Hands {
     decompressor: Decompressor,
     /// The last frame's bases: room for the next one's.
     bases: Vec<u8>,
+    /// What failed where other copies of bases were looked for.
+    failed: Failed,
 }
 
 impl Run<'_> {
     fn work(&self, groups: &Receiver<&[FrameNumber]>) -> Result<()> {
-        let mut hands = Hands { decompressor: Decompressor::new()?, bases: Vec::new() };
+        let mut hands = Hands { decompressor: Decompressor::new()?, bases: Vec::new(), failed: Failed::default() };
         for group in groups {
             if self.monitor.cancelled() {
                 return Err(Error::Interrupted);
@@ -447,8 +453,18 @@ impl Run<'_> {
         }
         match decoded {
             Ok(plain) => (self.visit)(number, Ok(plain)),
-            Err(e) if e.is_damage() => (self.visit)(number, Err(e)),
+            Err(e) if e.is_damage() => {
+                self.note_failed(number, &e);
+                (self.visit)(number, Err(e))
+            }
             Err(e) => Err(e),
+        }
+    }
+
+    fn note_failed(&self, number: FrameNumber, e: &Error) {
+        // Where no more may be decoded, nothing is known of the frame.
+        if e.is_damage() && self.again_left.load(Ordering::Relaxed) > 0 {
+            lock(&self.failed).insert(number);
         }
     }
 
@@ -476,12 +492,16 @@ impl Run<'_> {
         if let Some(plain) = self.repo.cached_frame(planned.entry, planned.number) {
             return Ok(plain);
         }
+        if lock(&self.failed).contains(&number) {
+            return Err(Error::damaged(self.object(planned), format!("frame {} has failed", planned.number)));
+        }
         if self.again_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             let why = format!("frame {} rests on too many others", planned.number);
             return Err(Error::damaged(self.object(planned), why));
         }
         let mut alone = Sealed { spans: Vec::new(), of: HashMap::new() };
-        let plain = Arc::new(self.decode(number, &mut alone, hands)?.to_vec());
+        let decoded = self.decode(number, &mut alone, hands).inspect_err(|e| self.note_failed(number, e));
+        let plain = Arc::new(decoded?.to_vec());
         self.repo.cache_frame(planned.entry, planned.number, &plain);
         self.lock().keep(number, &plain);
         Ok(plain)
@@ -508,23 +528,31 @@ impl Run<'_> {
             Err(e) => return Err(e),
         }
         // There may be another copy; if there is none, this tells why.
-        plain.extend_from_slice(&self.repo.base(&above.frame, &base.id.base())?);
+        plain.extend_from_slice(&self.repo.base(&above.frame, &base.id.base(), &mut hands.failed)?);
         Ok(())
     }
 
     fn bases(&self, planned: &Planned, plain: &mut Vec<u8>, hands: &mut Hands) -> Result<()> {
+        // What an entry says of their lengths may be wrong: only what is found counts.
         let len: usize = planned.bases.iter().map(|base| base.len as usize).sum();
-        if len > limits::FRAME_BASE_PLAIN_MAX {
-            let why = format!("frame {} rests on more than any frame may", planned.number);
-            return Err(Error::damaged(self.object(planned), why));
+        plain.reserve(len.min(limits::FRAME_BASE_PLAIN_MAX));
+        for base in &planned.bases {
+            self.base(planned, base, plain, hands)?;
+            if plain.len() > limits::FRAME_BASE_PLAIN_MAX {
+                let why = format!("frame {} rests on more than any frame may", planned.number);
+                return Err(Error::damaged(self.object(planned), why));
+            }
         }
-        plain.reserve(len);
-        planned.bases.iter().try_for_each(|base| self.base(planned, base, plain, hands))
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The sealed bytes of a group's frames.

@@ -134,3 +134,33 @@ fn a_forged_copy_that_rests_on_what_nobody_has_is_no_reason_to_give_up_what_rest
     let (object, repo) = published(&world, vec![forged], honest(&days));
     nothing_is_hidden(&repo, &object, &days);
 }
+
+#[test]
+fn a_plan_does_not_believe_how_long_a_forger_says_that_bases_are() {
+    let world = with_mallory();
+    let mut days = days(&world.open(FULL));
+    let mut frames = honest(&days);
+    // One more that rests on several: together they would be more than any frame may rest on.
+    let newest = [&days[4].1[..], b"and what is new"].concat();
+    let id = world.open(FULL).id_keys().blob_id(BlobKind::Chunk, &newest);
+    let (ids, plain) = days[..6].iter().map(|(id, bytes)| (id.base(), &bytes[..])).unzip::<_, _, Vec<_>, Vec<_>>();
+    let mut frame = PlainFrame::new(BlobKind::Chunk);
+    frame.push(id, &newest);
+    let bases = Bases { ids, plain: plain.concat(), depth: 5 };
+    frames.push(Compressor::new(1).unwrap().delta(&frame, &bases).unwrap().unwrap());
+    let mighty = |n: usize| EncodedFrame { lens: vec![1 << 20], ..forged(&days[n], &[days[0].0.base()], 1) };
+    let forged = (1..6).map(mighty).collect();
+    days.push((id, newest));
+    let (object, repo) = published(&world, vec![forged], frames);
+    nothing_is_hidden(&repo, &object, &days);
+}
+
+#[test]
+fn forged_frames_that_rest_on_forged_ones_a_thousand_times_leave_a_plan_enough_for_the_others() {
+    let world = with_mallory();
+    let days = days(&world.open(FULL));
+    let wrong = (1..BLOBS).map(|n| forged(&days[n], &[days[0].0.base()], 1)).collect();
+    let wide = (1..BLOBS).map(|n| forged(&days[n], &[days[n].0.base(); 1024], 16)).collect();
+    let (object, repo) = published(&world, vec![wrong, wide], honest(&days));
+    nothing_is_hidden(&repo, &object, &days);
+}
