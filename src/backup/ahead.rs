@@ -3,21 +3,12 @@
 //! megabyte. Several threads fetch small files whole, a bounded number of them,
 //! while others cut and hash what has come. Large files are left to those.
 
-use super::walk::Job;
+use super::file::Whole;
+use super::job::Job;
 use crate::limits;
 use crate::source::files::{Folder, Range, Stat, ranges};
 use crossbeam_channel::{Receiver, Sender};
 use std::io::{self, Read};
-
-/// A small file that was read.
-pub struct Whole {
-    /// What it was when it was opened.
-    pub stat: Stat,
-    /// What it was when it had been read.
-    pub after: Stat,
-    /// What it held: no more than `stat` says.
-    pub bytes: Vec<u8>,
-}
 
 /// A file to be cut and hashed.
 pub struct Ready {

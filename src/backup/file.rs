@@ -1,6 +1,5 @@
 //! Reading one file: its extents, and whether it stood still meanwhile.
 
-use super::ahead::Whole;
 use super::content::ContentBuilder;
 use super::replace::{Old, Replace};
 use crate::chunker::{Chunker, LOOK_AHEAD};
@@ -43,6 +42,16 @@ impl From<Error> for Stop {
     fn from(e: Error) -> Self {
         Stop::Repository(e)
     }
+}
+
+/// A small file that was read.
+pub struct Whole {
+    /// What it was when it was opened.
+    pub stat: Stat,
+    /// What it was when it had been read.
+    pub after: Stat,
+    /// What it held: no more than `stat` says.
+    pub bytes: Vec<u8>,
 }
 
 /// A file that was read.

@@ -8,6 +8,7 @@ mod base;
 mod compare;
 mod content;
 mod file;
+mod job;
 mod known;
 mod listing;
 mod moved;

@@ -5,12 +5,13 @@
 use super::ahead::{self, Ready};
 use super::base::{Base, mark};
 use super::file::{FileReader, Stop};
+use super::job::Done;
 use super::known::{Chain, Known, KnownEntry, KnownFolder, Mark, Rests, Version};
 use super::listing::Rules;
 use super::scout;
 use super::stream::Stream;
 use super::tree::TreeBuilder;
-use super::walk::{Done, Settings, Walk};
+use super::walk::{Settings, Walk};
 use super::{Findings, Selection, Source, Trouble};
 use crate::clock::Timestamp;
 use crate::crypto::random;

@@ -8,7 +8,7 @@
 
 use super::base::{Base, Token, mark};
 use super::compare::{Entry, compare, forget_below};
-use super::file::ReadFile;
+use super::job::{Done, Job, Place};
 use super::known::{Known, KnownEntry, KnownFolder, Mark};
 use super::listing::{Below, Listed, Listing, Rules};
 use super::moved::Moved;
@@ -27,42 +27,8 @@ use crate::source::files::{Folder, Trail};
 use crate::source::users::Users;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// A file to read.
-pub struct Job {
-    place: Place,
-    /// The folder that holds it.
-    pub folder: Arc<Folder>,
-    /// Its name.
-    pub name: Vec<u8>,
-    /// Its size, as the walk saw it.
-    pub size: u64,
-    /// What it, or the file that it takes the place of, was made of.
-    pub old: Old,
-}
-
-/// What became of a file, or what stops everything.
-pub struct Done {
-    place: Place,
-    outcome: Result<io::Result<ReadFile>>,
-}
-
-impl Job {
-    /// The answer to this job.
-    pub fn done(&self, outcome: Result<io::Result<ReadFile>>) -> Done {
-        Done { place: self.place, outcome }
-    }
-}
-
-/// An entry of a folder that is underway.
-#[derive(Clone, Copy)]
-struct Place {
-    folder: usize,
-    entry: usize,
-}
 
 /// A folder that is underway.
 struct Underway {
