@@ -9,11 +9,11 @@
 //! packs it has, each pack how many groups, and each run how many blocks: a page
 //! that rotted shows.
 
+use super::closing::sum;
 use super::fault::Fault;
 use super::loaded::GroupNumber;
 use super::lock::{Hold, Lock, Part};
 use super::map::{Map, Secret};
-use super::rows::sum;
 use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::index::EntryNumber;

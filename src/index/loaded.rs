@@ -1,7 +1,7 @@
 //! Frames of the index in memory, arranged for look-ups.
 
 use super::EntryNumber;
-use super::rows::sum;
+use super::closing::sum;
 use crate::format::pack::{BlobKind, Codec, Frame, StorageClass};
 use crate::id::{BaseId, BlobId, PackName};
 use std::sync::{Arc, OnceLock};

@@ -18,10 +18,10 @@
 //! What an entry says is never believed, the group is read.
 
 use super::blocks::Blocks;
+use super::closing::sum;
 use super::fault::Fault;
 use super::filter::{Filter, KEY_BITS};
 use super::loaded::GroupNumber;
-use super::rows::sum;
 use crate::id::BaseId;
 use crate::limits;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};

@@ -5,6 +5,7 @@
 //! store: whoever opens it brings a [`Keeper`] that does.
 
 mod blocks;
+mod closing;
 mod content;
 mod db;
 mod fault;

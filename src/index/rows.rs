@@ -2,6 +2,7 @@
 //! number included: a page that rotted shows when it is read. Those of the map are
 //! in [`super::map`].
 
+use super::closing::sum;
 use super::fault::Fault;
 use super::loaded::{Group, GroupNumber, Head};
 use crate::error::{Malformed, Result};
@@ -12,22 +13,6 @@ use crate::index::EntryNumber;
 use crate::limits;
 use rusqlite::{Connection, Row, params};
 use std::sync::OnceLock;
-
-/// Half a hash of a row's parts. The parts come first: whole blocks of a long one are hashed side by
-/// side, if nothing stands before it.
-pub(super) fn sum(numbers: &[i64], parts: &[&[u8]]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(part);
-    }
-    let lens = parts.iter().map(|part| part.len() as i64);
-    for number in lens.chain(numbers.iter().copied()) {
-        hasher.update(&number.to_le_bytes());
-    }
-    let mut half = [0; 16];
-    hasher.finalize_xof().fill(&mut half);
-    half
-}
 
 /// A name's bytes: of a pack or an index object.
 type Name = [u8; 32];

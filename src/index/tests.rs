@@ -262,7 +262,7 @@ fn lose_blobs(folder: &Path) {
     let mut query = db.prepare("SELECT no FROM blobs").unwrap();
     for no in query.query_map([], |row| row.get::<_, i64>(0)).unwrap() {
         let no = no.unwrap();
-        db.execute("UPDATE blobs SET block = ?2 WHERE no = ?1", (no, rows::sum(&[no], &[&[]]))).unwrap();
+        db.execute("UPDATE blobs SET block = ?2 WHERE no = ?1", (no, closing::sum(&[no], &[&[]]))).unwrap();
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::Repository;
 use super::local::{read_json, write_json};
+use super::sweep::CHAINS;
 use crate::error::{Error, Result};
 use crate::format::header::HEADER_LEN;
 use crate::format::manifest::Manifest;
@@ -16,9 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
-
-/// The file that remembers them.
-pub(super) const CHAINS: &str = "chains.json";
 
 /// A snapshot that was in the repository and is not any more.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! Losing it costs time, never data; where it cannot be used, work goes on
 //! without it, and that is told once.
 
-use super::sweep;
+use super::sweep::{self, NAME, NEW, SEEN};
 use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SignerId, TenantId, from_hex, to_hex};
@@ -16,12 +16,6 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-pub(super) const SEEN: &str = "seen.json";
-/// What a name's record begins with in its file's name.
-pub(super) const NAME: &str = "name-";
-/// How the files end that are to replace others.
-pub(super) const NEW: &str = ".new";
 
 /// Where local state of one tenant lies.
 #[derive(Debug, Clone)]

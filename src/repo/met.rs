@@ -4,13 +4,11 @@
 //! Losing it loses no data; it makes the next meeting a first one.
 
 use super::local::write_replacing;
+use super::sweep::MET;
 use crate::error::{Error, Result};
 use crate::id::{SignerId, TenantId};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-
-/// The folder, below that of all local state.
-pub(super) const MET: &str = "met";
 
 /// A tenant as the store shows it now.
 pub(super) struct Meeting<'a> {

@@ -3,9 +3,6 @@
 //! day, by whichever command comes first. How long ago something was used is
 //! told by times of files alone; where they are wrong, it only costs time.
 
-use super::chains::CHAINS;
-use super::local::{NAME, NEW, SEEN};
-use super::met::MET;
 use crate::id::{RepositoryId, TenantId};
 use crate::index::lock::{Hold, LOCK_FILE, Lock, Part};
 use crate::index::remove_files;
@@ -16,6 +13,17 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
+
+/// The file of what was seen of a tenant.
+pub(super) const SEEN: &str = "seen.json";
+/// What a name's record begins with in its file's name.
+pub(super) const NAME: &str = "name-";
+/// How the files end that are to replace others.
+pub(super) const NEW: &str = ".new";
+/// The file that remembers the newest snapshot of each chain.
+pub(super) const CHAINS: &str = "chains.json";
+/// The folder of repositories that were met, below that of all local state.
+pub(super) const MET: &str = "met";
 
 /// Its time is that of the last look.
 const STAMP: &str = "swept";
