@@ -17,18 +17,20 @@ use estrato::crypto::keyfile::KeyFile;
 use estrato::crypto::sign::Signing;
 use estrato::crypto::slot;
 use estrato::crypto::slot::Credential;
+use estrato::error::StoreError;
 use estrato::format::content::{Content, Extent};
 use estrato::format::header::{self, Cipher, Header, ObjectType, associated_data, ordinal};
 use estrato::format::index::{IndexObject, PackEntry};
 use estrato::format::key::{Bundle, Slot};
 use estrato::format::pack::{BlobKind, Directory, Frame, StorageClass};
 use estrato::id::{BlobId, IndexName, PackName};
-use estrato::pack::{Compressor, PlainFrame};
+use estrato::pack::{Compressor, EncodedFrame, PlainFrame};
 use estrato::repo::{self, Access, NewKey, Repository, Secret};
-use estrato::store::{Memory, Store};
+use estrato::store::{Listed, Memory, Store};
 use minicbor::decode::Decoder;
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use zeroize::Zeroizing;
 
 /// Stands, with a number behind it, for the id of the blob of that number.
@@ -118,9 +120,68 @@ fn resolved(bytes: &[u8], id: impl Fn(u8) -> Option<[u8; 32]>) -> Vec<u8> {
     out
 }
 
+/// Objects in memory, and how often a part of one was read.
+#[derive(Default)]
+struct Counted {
+    objects: Memory,
+    reads: AtomicU64,
+}
+
+impl Store for Counted {
+    fn describe(&self) -> String {
+        self.objects.describe()
+    }
+
+    fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        self.objects.create(name, data)
+    }
+
+    fn write(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        self.objects.write(name, data)
+    }
+
+    fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError> {
+        self.objects.read(name, max)
+    }
+
+    fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.objects.read_range(name, offset, len)
+    }
+
+    fn size(&self, name: &str) -> Result<u64, StoreError> {
+        self.objects.size(name)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.objects.list(folder)
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.objects.delete(name)
+    }
+}
+
+/// How much a repository keeps of what it has decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    /// As much as a reader keeps.
+    Usual,
+    /// One frame.
+    OneFrame,
+}
+
+/// A pack whose frames are sealed as they should be.
+pub struct SealedPack {
+    /// The object.
+    pub bytes: Vec<u8>,
+    /// Bytes of each frame.
+    pub stored: Vec<u32>,
+}
+
 /// A repository that opens, and the keys to put anything into it.
 pub struct Hostile {
-    store: Arc<Memory>,
+    store: Arc<Counted>,
     /// The repository, opened with a full key.
     pub repo: Repository,
     /// Signs as that key.
@@ -146,7 +207,7 @@ fn key() -> KeyFile {
     KeyFile(Zeroizing::new([5; 32]))
 }
 
-fn bundle(store: &Memory, repo: &Repository) -> Bundle {
+fn bundle(store: &Counted, repo: &Repository) -> Bundle {
     let id = slot::key_file_slots(&key(), repo.tenant())[0];
     let object = store.read(&repo.names().slot(&id), 1 << 20).unwrap();
     let slot = Slot::decode(&header::opened(&object).unwrap()[header::HEADER_LEN..]).unwrap();
@@ -154,18 +215,19 @@ fn bundle(store: &Memory, repo: &Repository) -> Bundle {
 }
 
 impl Hostile {
-    fn new() -> Self {
-        let store = Arc::new(Memory::default());
+    fn new(cache: Cache) -> Self {
+        let store = Arc::new(Counted::default());
         let new = NewKey::full(Secret::KeyFile(key()), "full");
         repo::init(&*store, &SystemClock::default(), "default", HEADER.cipher, &new).unwrap();
         let repo = Repository::open(Access {
-            store: Arc::<Memory>::clone(&store),
+            store: Arc::<Counted>::clone(&store),
             clock: Arc::new(SystemClock::default()),
             tenant: "default".into(),
             credential: Credential::KeyFile(key()),
             cache: None,
         })
         .unwrap();
+        let repo = if cache == Cache::OneFrame { repo.with_frame_cache(0) } else { repo };
         let bundle = bundle(&store, &repo);
         let public: PublicKey = PrivateKey::from_bytes(&bundle.private_key.unwrap()).unwrap().1;
         let data = [(); 2].map(|()| repo.realm().new_data_key(HEADER, None, &public).unwrap());
@@ -175,12 +237,18 @@ impl Hostile {
 
     /// Works with a repository of this thread.
     pub fn with<T>(work: impl FnOnce(&mut Self) -> T) -> T {
-        thread_local!(static HOSTILE: RefCell<Option<Hostile>> = const { RefCell::new(None) });
+        Self::with_cache(Cache::Usual, work)
+    }
+
+    /// The same with one that keeps as much as is said.
+    pub fn with_cache<T>(cache: Cache, work: impl FnOnce(&mut Self) -> T) -> T {
+        thread_local!(static HOSTILE: RefCell<[Option<Hostile>; 2]> = const { RefCell::new([None, None]) });
         HOSTILE.with_borrow_mut(|kept| {
+            let kept = &mut kept[cache as usize];
             if kept.as_ref().is_some_and(|h| h.inputs >= INPUTS_MAX) {
                 *kept = None;
             }
-            let hostile = kept.get_or_insert_with(Self::new);
+            let hostile = kept.get_or_insert_with(|| Self::new(cache));
             hostile.inputs += 1;
             work(hostile)
         })
@@ -194,6 +262,34 @@ impl Hostile {
     /// Deletes an object.
     pub fn delete(&self, name: &str) {
         self.store.delete(name).unwrap();
+    }
+
+    /// How often a part of an object was read so far.
+    pub fn reads(&self) -> u64 {
+        self.store.reads.load(Ordering::Relaxed)
+    }
+
+    /// Seals a pack of such frames. A mark sets packs of the same frames apart.
+    pub fn sealed(&self, class: StorageClass, payloads: &[Vec<u8>], mark: &[u8]) -> SealedPack {
+        let (key, head) = &self.data[class as usize];
+        let sealer = Sealer::new(HEADER.cipher, key);
+        let mut bytes = [&HEADER.encode()[..], head].concat();
+        let mut seal = |ordinal, plain: &[u8]| {
+            let start = bytes.len();
+            bytes.extend_from_slice(plain);
+            sealer.seal(ordinal, &associated_data(HEADER, self.repo.tenant(), ordinal, None), &mut bytes, start);
+            (bytes.len() - start) as u32
+        };
+        let stored = payloads.iter().enumerate().map(|(number, payload)| seal(number as u64, payload)).collect();
+        // Readers who know the index look at no directory: none is sealed here.
+        seal(ordinal::TRAILER, mark);
+        header::close(&mut bytes);
+        SealedPack { bytes, stored }
+    }
+
+    /// A frame's payload that rests on nothing, and its codec.
+    pub fn packed(&mut self, plain: PlainFrame) -> EncodedFrame {
+        self.compressor.encode(plain).unwrap().0
     }
 
     /// Takes up an input; `None` if it has no root.
@@ -266,37 +362,27 @@ impl Hostile {
         if frames.is_empty() {
             return None;
         }
-        let (key, head) = &self.data[class as usize];
-        let sealer = Sealer::new(HEADER.cipher, key);
-        let mut bytes = [&HEADER.encode()[..], head].concat();
-        let mut directory = Directory { class, frames: Vec::new() };
-        for (number, frame) in frames.into_iter().enumerate() {
-            let frame = self.compressor.encode(frame).unwrap().0;
-            let (start, number) = (bytes.len(), number as u64);
-            bytes.extend_from_slice(&frame.payload);
-            sealer.seal(number, &associated_data(HEADER, self.repo.tenant(), number, None), &mut bytes, start);
-            directory.frames.push(Frame {
-                stored: (bytes.len() - start) as u32,
-                codec: frame.codec,
-                kind: frame.kind,
-                depth: 0,
-                bases: Vec::new(),
-                lens: frame.lens,
-                ids: frame.ids,
-            });
-        }
-        // Readers who know the index look at no directory: none is sealed here.
-        let aad = associated_data(HEADER, self.repo.tenant(), ordinal::TRAILER, None);
-        let start = bytes.len();
-        sealer.seal(ordinal::TRAILER, &aad, &mut bytes, start);
-        let name = PackName(header::close(&mut bytes));
+        let encoded: Vec<EncodedFrame> = frames.into_iter().map(|frame| self.packed(frame)).collect();
+        let payloads: Vec<Vec<u8>> = encoded.iter().map(|frame| frame.payload.clone()).collect();
+        let SealedPack { bytes, stored } = self.sealed(class, &payloads, &[]);
+        let frame = |(frame, stored): (EncodedFrame, u32)| Frame {
+            stored,
+            codec: frame.codec,
+            kind: frame.kind,
+            depth: 0,
+            bases: Vec::new(),
+            lens: frame.lens,
+            ids: frame.ids,
+        };
+        let directory = Directory { class, frames: encoded.into_iter().zip(stored).map(frame).collect() };
+        let name = PackName(*bytes.last_chunk().unwrap());
         let size = bytes.len() as u64;
         self.write(&self.repo.names().pack(&name), bytes);
         Some(PackEntry { name, size, directory })
     }
 
     /// Takes the entries into the index, and the made-up ones before or behind them.
-    fn index(&self, honest: Vec<PackEntry>, lies: Vec<PackEntry>, lies_first: bool) -> IndexName {
+    pub fn index(&self, honest: Vec<PackEntry>, lies: Vec<PackEntry>, lies_first: bool) -> IndexName {
         let packs = if lies_first { [lies, honest].concat() } else { [honest, lies].concat() };
         let object = IndexObject { packs, ..IndexObject::default() };
         let object = IndexObject::decode(&object.encode()).unwrap();

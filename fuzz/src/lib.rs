@@ -6,12 +6,14 @@
 //! A target says whether its input was taken or refused: seeds must be taken,
 //! so that a target that reaches nothing shows.
 
+pub mod bases;
 pub mod chunker;
 pub mod hostile;
 pub mod index;
 pub mod packs;
 pub mod planner;
 pub mod records;
+pub mod resting;
 pub mod trees;
 pub mod walker;
 
@@ -37,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "chunker", run: chunker::run, seeds: chunker::seeds },
     Target { name: "walker", run: walker::run, seeds: walker::seeds },
     Target { name: "planner", run: planner::run, seeds: planner::seeds },
+    Target { name: "bases", run: bases::run, seeds: bases::seeds },
 ];
 
 /// Divides an input: its first byte chooses among `ways`, the rest is what the chosen one gets.

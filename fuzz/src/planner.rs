@@ -7,6 +7,7 @@ use super::Seeds;
 use super::hostile::{self, DATA_PACK, Hostile, ID_OF, Item, LIES_FIRST, SHARED_FRAMES, id_of};
 use super::walker::{self, walk};
 use estrato::error::Error;
+use estrato::format::content::Content;
 use estrato::format::index::PackEntry;
 use estrato::format::node::{Kind, Node};
 use estrato::format::pack::{BlobKind, Codec, Directory, FRAMES_AT, Frame, StorageClass};
@@ -35,14 +36,15 @@ pub const TWICE: u8 = 32;
 pub const DISTURBED: u8 = 64;
 
 /// A folder with a target in it, and something that must stay as it is.
-struct Place {
+pub struct Place {
     folder: tempfile::TempDir,
 }
 
 const SENTINEL: &[u8] = b"not to be touched";
 
 impl Place {
-    fn new() -> Self {
+    /// In memory, where there is such a file system.
+    pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         fs::write(folder.path().join("outside"), SENTINEL).unwrap();
@@ -50,7 +52,8 @@ impl Place {
         Self { folder }
     }
 
-    fn target(&self) -> PathBuf {
+    /// Where to restore to.
+    pub fn target(&self) -> PathBuf {
         self.folder.path().join("target")
     }
 
@@ -62,12 +65,8 @@ impl Place {
     }
 }
 
-fn restored(
-    repo: &Repository,
-    root: &estrato::format::content::Content,
-    place: &Place,
-    options: &Options,
-) -> Outcome {
+/// Restores what lies below a root; errors that a store or a disk would have are findings.
+pub fn restored(repo: &Repository, root: &Content, place: &Place, options: &Options) -> Outcome {
     let outcome = restore::run(repo, root, None, &place.target(), options, &Silent);
     place.holds_no_more();
     match outcome {

@@ -91,6 +91,11 @@ fn the_planner_survives_its_corpus() {
     replay("planner");
 }
 
+#[test]
+fn bases_survive_their_corpus() {
+    replay("bases");
+}
+
 // ---- what was found ----
 
 #[test]
@@ -125,4 +130,11 @@ fn a_tree_and_a_chunk_of_nothing_lie_in_packs_of_their_own() {
     use targets::hostile::{Item, input};
     let nothing = input(0, &[(Item::Tree, Vec::new()), (Item::Chunk, Vec::new())]);
     assert!(!(target("walker").run)(&nothing) && !(target("planner").run)(&nothing));
+}
+
+/// Found by `bases`: each way to a frame that failed tried it again, a million times where frames of a
+/// thousand bases rest on one another.
+#[test]
+fn frames_that_failed_are_not_tried_for_each_that_rests_on_them() {
+    assert!((target("bases").run)(&targets::bases::wide_in_vain()));
 }
