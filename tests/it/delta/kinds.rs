@@ -165,8 +165,9 @@ fn a_full_snapshot_has_a_plain_copy_of_everything_it_uses() {
     assert_eq!((depths.keys().max(), new.get(&(BlobKind::Chunk as u8))), (Some(&0), None), "{depths:?} {new:?}");
     // Chains begin anew on it.
     changing.change();
+    // What comes back by chance from before the full one may still lie deeper: it is not new.
     let (depths, new) = changing.depths(SnapshotKind::Incremental);
-    assert_eq!((depths.keys().max(), new.values().max()), (Some(&1), Some(&1)), "{depths:?} {new:?}");
+    assert_eq!(new.values().max(), Some(&1), "{depths:?} {new:?}");
     changing.all_come_back();
 }
 
