@@ -7,6 +7,7 @@ mod bases;
 mod blobs;
 mod chains;
 mod create;
+mod kept;
 mod keys;
 mod local;
 mod met;

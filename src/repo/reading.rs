@@ -11,6 +11,7 @@
 
 use super::Repository;
 use super::blobs::Failed;
+use super::kept::Kept;
 use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::pack::Frame;
@@ -21,8 +22,7 @@ use crate::monitor::Monitor;
 use crate::pack::Decompressor;
 use crossbeam_channel::{Receiver, bounded};
 use std::cmp::Reverse;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -205,8 +205,9 @@ impl Reading {
     pub fn run(&self, repo: &Repository, trust: Trust, monitor: &dyn Monitor, visit: &Visit<'_>) -> Result<()> {
         let order = self.order();
         let again_left = AtomicUsize::new(self.frames.len() * limits::READ_AGAIN + limits::BLOB_FRAMES_MAX);
-        let (kept, failed) = (Mutex::new(Kept::new(self)), Mutex::default());
-        let run = Run { plan: self, repo, trust, visit, monitor, kept, failed, again_left };
+        let bases = self.frames.iter().flat_map(|frame| &frame.bases);
+        let kept = Kept::new(bases.map(|base| (base.frame, base.at, base.len)));
+        let run = Run { plan: self, repo, trust, visit, monitor, kept, failed: Mutex::default(), again_left };
         let threads = thread::available_parallelism().map_or(2, usize::from);
         thread::scope(|scope| {
             let (tx, rx) = bounded::<&[FrameNumber]>(1);
@@ -309,63 +310,12 @@ struct Run<'r> {
     trust: Trust,
     visit: &'r Visit<'r>,
     monitor: &'r dyn Monitor,
-    kept: Mutex<Kept>,
+    kept: Kept,
     /// Frames that failed: what rests on one does not try it again.
     failed: Mutex<HashSet<FrameNumber>>,
     /// Frames that may still be decoded once more: whoever writes index entries could make much rest on
     /// more than can be kept.
     again_left: AtomicUsize,
-}
-
-/// A blob on which frames rest that are still to come.
-struct KeptBlob {
-    len: u32,
-    uses: u32,
-    bytes: Option<Arc<[u8]>>,
-}
-
-/// Blobs on which frames rest that are still to come, by frame and place; what does not fit is decoded
-/// again.
-struct Kept {
-    blobs: BTreeMap<(FrameNumber, u32), KeptBlob>,
-    bytes: usize,
-}
-
-impl Kept {
-    fn new(plan: &Reading) -> Self {
-        let mut blobs = BTreeMap::new();
-        for base in plan.frames.iter().flat_map(|frame| &frame.bases) {
-            let blob = blobs.entry((base.frame, base.at)).or_insert(KeptBlob { len: base.len, uses: 0, bytes: None });
-            blob.uses += 1;
-        }
-        Self { blobs, bytes: 0 }
-    }
-
-    fn get(&self, base: &Base) -> Option<Arc<[u8]>> {
-        self.blobs.get(&(base.frame, base.at)).filter(|blob| blob.len == base.len)?.bytes.clone()
-    }
-
-    /// Keeps what others need of a frame.
-    fn keep(&mut self, frame: FrameNumber, plain: &[u8]) {
-        for ((_, at), blob) in self.blobs.range_mut((frame, 0)..=(frame, u32::MAX)) {
-            let Some(bytes) = plain.get(*at as usize..*at as usize + blob.len as usize) else { continue };
-            if blob.bytes.is_none() && self.bytes + bytes.len() <= limits::READ_KEPT {
-                self.bytes += bytes.len();
-                blob.bytes = Some(bytes.into());
-            }
-        }
-    }
-
-    /// One less that rests on a blob.
-    fn release(&mut self, base: &Base) {
-        let Entry::Occupied(mut blob) = self.blobs.entry((base.frame, base.at)) else { return };
-        blob.get_mut().uses -= 1;
-        if blob.get().uses == 0
-            && let Some(gone) = blob.remove().bytes
-        {
-            self.bytes -= gone.len();
-        }
-    }
 }
 
 /// What a thread decodes with.
@@ -442,15 +392,13 @@ impl Run<'_> {
     }
 
     fn frame(&self, number: FrameNumber, sealed: &mut Sealed, hands: &mut Hands) -> Result<()> {
-        let planned = self.planned(number);
+        let hold = self.kept.hold(number);
         let decoded = self.decode(number, sealed, hands);
-        {
-            let mut kept = self.lock();
-            planned.bases.iter().for_each(|base| kept.release(base));
-            if let Ok(plain) = &decoded {
-                kept.keep(number, plain);
-            }
+        self.kept.release(self.planned(number).bases.iter().map(|base| (base.frame, base.at)));
+        if let Ok(plain) = &decoded {
+            self.kept.keep(number, plain);
         }
+        drop(hold);
         match decoded {
             Ok(plain) => (self.visit)(number, Ok(plain)),
             Err(e) if e.is_damage() => {
@@ -503,7 +451,7 @@ impl Run<'_> {
         let decoded = self.decode(number, &mut alone, hands).inspect_err(|e| self.note_failed(number, e));
         let plain = Arc::new(decoded?.to_vec());
         self.repo.cache_frame(planned.entry, planned.number, &plain);
-        self.lock().keep(number, &plain);
+        self.kept.keep(number, &plain);
         Ok(plain)
     }
 
@@ -511,8 +459,16 @@ impl Run<'_> {
     fn base(&self, above: &Planned, base: &Base, plain: &mut Vec<u8>, hands: &mut Hands) -> Result<()> {
         let kind = above.frame.kind;
         let is_sound = |blob: &[u8]| self.trust == Trust::Blobs || self.repo.id_keys().blob_id(kind, blob) == base.id;
-        let kept = self.lock().get(base);
-        if let Some(blob) = kept.filter(|blob| is_sound(blob)) {
+        let kept = || self.kept.get(base.frame, base.at, base.len);
+        // Another thread that decodes its frame now may keep it.
+        let (found, _hold) = match kept() {
+            None => {
+                let hold = self.kept.hold(base.frame);
+                (kept(), Some(hold))
+            }
+            found => (found, None),
+        };
+        if let Some(blob) = found.filter(|blob| is_sound(blob)) {
             plain.extend_from_slice(&blob);
             return Ok(());
         }
@@ -544,10 +500,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.kept)
     }
 }
 
