@@ -13,6 +13,7 @@ mod folders;
 mod listing;
 mod local;
 mod memory;
+pub mod probe;
 mod staged;
 mod wrapped;
 
