@@ -244,3 +244,43 @@ pub const LOCAL_SOURCES_MAX: usize = 1000;
 pub const LOCAL_TENANTS_MAX: usize = 1000;
 /// Tenants of which is kept what was seen of them: some hundred bytes each.
 pub const LOCAL_SEEN_MAX: usize = 10_000;
+
+/// Threads that drive the connections to stores that are far.
+pub const CLOUD_THREADS: usize = 2;
+/// Requests to such stores that run at a time, in the whole process.
+pub const CLOUD_CONNECTIONS: usize = 16;
+/// How long a connection may take to come about, seconds.
+pub const CLOUD_CONNECT_SECONDS: u64 = 10;
+/// A request of which nothing moves for so long has failed, seconds.
+pub const CLOUD_IDLE_SECONDS: u64 = 60;
+/// How long an answer may take once the last byte of an upload was handed to the kernel, seconds: on a
+/// slow link, the megabytes that it holds need minutes.
+pub const CLOUD_ANSWER_SECONDS: u64 = 300;
+/// A request that takes longer has failed, however much moves, seconds: a pack of 16 MiB needs 4.6 KiB a
+/// second.
+pub const CLOUD_REQUEST_SECONDS: u64 = 3600;
+/// Requests that are made for one that fails in ways that pass, counted from what it last got done.
+pub const CLOUD_TRIES: u32 = 50;
+/// How long such a one is tried again, seconds.
+pub const CLOUD_RETRY_SECONDS: u64 = 300;
+/// The same while the store has never answered: what is written wrongly should be said soon.
+pub const CLOUD_FIRST_SECONDS: u64 = 8;
+/// The wait before the first try after a failure; it doubles with each, milliseconds.
+pub const CLOUD_BACKOFF_MILLIS: u64 = 100;
+/// No wait is longer, milliseconds.
+pub const CLOUD_BACKOFF_MAX_MILLIS: u64 = 15_000;
+/// Stored bytes of an upload that are handed over at a time.
+pub const CLOUD_UPLOAD_PART: usize = 64 * 1024;
+/// An answer that is no object's content, bytes: a page of a listing, credentials.
+pub const CLOUD_ANSWER_MAX: usize = 16 * 1024 * 1024;
+/// What is read of an answer that refuses, bytes.
+pub const CLOUD_REFUSAL_MAX: usize = 64 * 1024;
+/// How often credentials in a profile file are looked at again, seconds.
+pub const CLOUD_PROFILE_SECONDS: u64 = 30;
+/// Pages in a row of which no object came, in a listing.
+pub const CLOUD_BARREN_PAGES: usize = 1000;
+/// Objects of fewer bytes keep the store's own class: small ones cost more in a cold class, and are read
+/// more often.
+pub const CLOUD_CLASS_MIN: usize = 1024 * 1024;
+/// A profile file, or a file of certificates or keys that the environment names, bytes.
+pub const CLOUD_FILE_MAX: u64 = 4 * 1024 * 1024;

@@ -1,10 +1,11 @@
 //! Where a repository lies: a small synchronous face over folders of this machine, and over
-//! `object_store` for all else.
+//! `object_store` for all else, such as cloud stores.
 //!
 //! Seven requests are all that Estrato asks of a store. Names are plain paths
 //! without a leading `/`. A store knows nothing of what it holds: no format, no
 //! keys. [`contract::check`] holds any store to what is promised here.
 
+mod cloud;
 pub mod contract;
 mod fault;
 #[cfg(feature = "fault-store")]
@@ -17,6 +18,7 @@ pub mod probe;
 mod staged;
 mod wrapped;
 
+pub use cloud::{Environment, Patience};
 #[cfg(feature = "fault-store")]
 pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
@@ -100,13 +102,28 @@ pub trait Store: Send + Sync {
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 
-/// The store at a location: a path, or `file:` and a path, which is taken as it stands (no `%20`).
-/// Makes nothing.
+/// The store at a location: a path, or `file:` and a path, which is taken as it stands (no `%20`);
+/// `s3://BUCKET/prefix`, `gs://BUCKET/prefix` or `az://CONTAINER/prefix`, with credentials from the
+/// environment and from profile files. Makes nothing, and asks nobody.
+///
+/// Behind `?`, joined by `&`, with `%2F` and the like decoded, a cloud store's location may say
+/// `endpoint` (`http://HOST:PORT`; Azure's with the account), of S3 `region` and `path-style` (`true` or
+/// `false`), of Azure `account`, and `storage-class`, for objects from
+/// [`crate::limits::CLOUD_CLASS_MIN`] on.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a location of another kind; [`Error::Local`] where the current folder is
-/// unknown.
+/// [`Error::Invalid`] for a location of another kind, or credentials that cannot be used;
+/// [`Error::Local`] where the current folder is unknown, or a profile cannot be read. None repeats a
+/// credential.
 pub fn open(location: &str) -> Result<Arc<dyn Store>> {
+    open_with(location, &|name| std::env::var(name).ok(), Patience::default())
+}
+
+/// The same with another environment, and other bounds of waiting.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patience) -> Result<Arc<dyn Store>> {
     let path = match scheme(location) {
         None => location,
         Some(("file", path)) => match path.strip_prefix("//") {
@@ -114,10 +131,12 @@ pub fn open(location: &str) -> Result<Arc<dyn Store>> {
             Some(path) if path.starts_with('/') => path,
             Some(_) => return Err(Error::Invalid("file://HOST is another machine; write file:PATH".into())),
         },
+        Some((scheme, rest)) if cloud::is_scheme(scheme) => return cloud::open(scheme, rest, environment, patience),
         Some((scheme, _)) => {
             return Err(Error::Invalid(format!(
-                "{scheme}: is no kind of store that this version knows; give a path, or file:PATH \
-                 (file:{scheme}:… for a folder of such a name)"
+                "{scheme}: is no kind of store that this version knows; give a path, file:PATH, \
+                 s3://BUCKET/prefix, gs://BUCKET/prefix or az://CONTAINER/prefix (file:{scheme}:… for a folder \
+                 of such a name)"
             )));
         }
     };
@@ -161,11 +180,32 @@ mod tests {
             ("", "empty"),
             ("file:", "empty"),
             ("file://host/a", "file:PATH"),
-            ("s3://user:secret@bucket/a", "a path, or file:PATH"),
-            ("sftp:user@host:/a", "a path, or file:PATH"),
+            ("s3://user:secret@bucket/a", "holds no credentials"),
+            ("sftp:user@host:/a", "give a path, file:PATH, s3://"),
         ] {
             let e = open(location).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(e.contains(words) && !e.contains("secret"), "{location}: {e}");
         }
+    }
+
+    #[test]
+    fn cloud_stores_are_opened_without_asking_anybody() {
+        let environment = |name: &str| {
+            let set =
+                ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GOOGLE_OAUTH_ACCESS_TOKEN", "AZURE_STORAGE_ACCOUNT"];
+            set.contains(&name).then(|| "x".to_owned())
+        };
+        for (location, described) in [
+            ("s3://bucket/a/b/", "s3://bucket/a/b"),
+            ("s3://bucket?endpoint=http://127.0.0.1:9", "s3://bucket at http://127.0.0.1:9"),
+            ("gs://bucket/a", "gs://bucket/a"),
+            ("az://box/a?storage-class=Cool", "az://box/a"),
+        ] {
+            let store = open_with(location, &environment, Patience::default()).unwrap();
+            assert_eq!(store.describe(), described);
+            assert!(store.is_far() && store.local_path().is_none());
+        }
+        let cold = open_with("s3://bucket/a?storage-class=DEEP_ARCHIVE", &environment, Patience::default());
+        assert!(cold.err().is_some_and(|e| e.to_string().contains("thawed")));
     }
 }
