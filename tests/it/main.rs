@@ -18,6 +18,7 @@ mod screens;
 mod session;
 mod signers;
 mod state;
+mod stores;
 mod streams;
 mod support;
 mod testdata;
