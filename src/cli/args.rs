@@ -19,7 +19,7 @@ pub struct Cli {
 #[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Where the repository lies [default: a folder under the user's data folder]
-    #[arg(short, long, global = true, env = "ESTRATO_REPO", value_name = "PATH")]
+    #[arg(short, long, global = true, env = "ESTRATO_REPO", value_name = "LOCATION")]
     pub repo: Option<String>,
     /// The tenant
     #[arg(short, long, global = true, env = "ESTRATO_TENANT", default_value = "default", value_name = "NAME")]
@@ -73,6 +73,9 @@ pub enum Command {
     /// Add and list tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Find out what a store can do
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -291,6 +294,16 @@ pub enum KeyCommand {
         /// Show only the public half
         #[arg(long)]
         recipient: bool,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum StoreCommand {
+    /// Write, read, list and delete some objects of its own, and print what holds
+    Test {
+        /// The store [default: where the repository lies]
+        #[arg(value_name = "LOCATION")]
+        location: Option<String>,
     },
 }
 

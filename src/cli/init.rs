@@ -32,6 +32,7 @@ pub fn make(context: &Context, args: &InitArgs) -> Result<Made> {
         Ok(_) => return Err(Error::Exists { what: format!("a repository at {}", store.describe()) }.into()),
         Err(e) => return Err(e.into()),
     }
+    super::store::refuse_unable(&*store)?;
     let (secret, key_file, new_key) = secret(context, args)?;
     let key = NewKey::full(secret, "first");
     let cipher = context::cipher(args.cipher);

@@ -13,6 +13,7 @@ mod progress;
 mod restore;
 mod snapshot;
 mod stats;
+mod store;
 mod tenant;
 
 use anyhow::Result;
@@ -67,6 +68,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Stats => stats::run(context),
         Command::Key(args) => key::run(context, args),
         Command::Tenant(args) => tenant::run(context, args),
+        Command::Store(args) => store::run(context, args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "estrato", &mut script);

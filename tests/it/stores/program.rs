@@ -73,3 +73,37 @@ fn what_is_wrong_with_a_store_is_said_in_a_line_without_secrets() {
     }
     assert!(!place.path("key").exists(), "a key of no repository");
 }
+
+#[test]
+fn what_a_store_can_do_is_found_out_before_a_repository_lies_there() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("bucket")).unwrap();
+    if let Some(rclone) = Server::rclone(folder.path(), ID, SECRET) {
+        let location = format!("s3://bucket/a?endpoint={}", rclone.endpoint());
+        let tested = run(&place, "unused", &["store", "test", &location]).expect_code(1);
+        let line = |what: &str| tested.stdout().lines().find(|line| line.starts_with(what)).unwrap().to_owned();
+        assert!(
+            line("create if absent, twice").contains("no ") && line("ranges").contains("yes"),
+            "{}",
+            tested.stdout()
+        );
+        assert!(tested.stdout().ends_with("no repository can lie here\n"));
+        let refused = run(&place, &location, &["init", "--new-key-file", "key"]).expect_code(2);
+        assert!(refused.stderr().contains("only where there is none"), "{}", refused.stderr());
+        assert!(!place.path("key").exists(), "a key of no repository");
+    }
+    if let Some(moto) = Server::moto(false) {
+        let location = format!("s3://bucket/a?endpoint={}", moto.endpoint());
+        let tested = run(&place, &location, &["store", "test"]).expect_code(0);
+        assert!(tested.stdout().ends_with("a repository can lie here\n"), "{}", tested.stdout());
+        let tested = run(&place, &location, &["store", "test", "--json"]).expect_code(0).json();
+        assert_eq!(
+            (tested["suitable"].as_bool(), tested["abilities"].as_array().map(Vec::len)),
+            (Some(true), Some(7))
+        );
+    }
+    // A folder of this machine needs no server.
+    let tested = place.run(&["store", "test", "folder"]).expect_code(0);
+    assert!(tested.stdout().contains("list after write"), "{}", tested.stdout());
+}
