@@ -53,7 +53,7 @@ fn is_ours(element: &str, key: &str) -> bool {
     let name = element.split_once(&format!("<{key}>")).and_then(|(_, rest)| rest.split_once('<'));
     let Some((name, _)) = name else { return false };
     // Control characters come as references.
-    let is_plain = !name.contains("&#") && !name.starts_with('/') && !name.ends_with('/');
+    let is_plain = !name.is_empty() && !name.contains("&#") && !name.starts_with('/') && !name.ends_with('/');
     is_plain && ObjectPath::parse(name).is_ok()
 }
 
