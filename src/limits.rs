@@ -284,3 +284,33 @@ pub const CLOUD_BARREN_PAGES: usize = 1000;
 pub const CLOUD_CLASS_MIN: usize = 1024 * 1024;
 /// A profile file, or a file of certificates or keys that the environment names, bytes.
 pub const CLOUD_FILE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes that one request of SFTP reads or writes: what every server takes.
+pub const SFTP_BLOCK: usize = 32 * 1024;
+/// Such requests on their way at a time: as many bytes as OpenSSH lets a channel hold.
+pub const SFTP_WINDOW: usize = 64;
+/// A packet that an SFTP server sends, bytes: what OpenSSH's may, and its head.
+pub const SFTP_PACKET_MAX: usize = 256 * 1024 + 1024;
+/// Bytes that are read of such a server at a time.
+pub const SFTP_READ: usize = 64 * 1024;
+/// What such a server calls an open file, bytes.
+pub const SFTP_HANDLE_MAX: usize = 256;
+/// What such a server says about an error, bytes.
+pub const SFTP_WORDS_MAX: usize = 512;
+/// What ssh complains of, bytes; the end is kept.
+pub const SFTP_COMPLAINTS_MAX: usize = 4096;
+/// A path on such a server, bytes (the kernel's own bound).
+pub const SFTP_PATH_MAX: usize = 4096;
+/// Folders that are listed there at a time.
+pub const SFTP_FOLDERS: usize = 64;
+/// Requests for more of one folder that are on their way at a time.
+pub const SFTP_FOLDER_AHEAD: usize = 16;
+/// Connections to such a server.
+pub const SFTP_CONNECTIONS: usize = 4;
+/// A connection on which nothing moves for so long is given up, seconds.
+pub const SFTP_SILENCE_SECONDS: u64 = 60;
+/// How often a request whose connection broke is sent, the first time included.
+pub const SFTP_TRIES: u32 = 7;
+/// The pause before the second of these, milliseconds; each further one is twice as long: half a minute
+/// in all.
+pub const SFTP_PAUSE_MILLIS: u64 = 500;

@@ -1,5 +1,5 @@
-//! Where a repository lies: a small synchronous face over folders of this machine, and over
-//! `object_store` for all else, such as cloud stores.
+//! Where a repository lies: a small synchronous face over folders of this machine, over those of a
+//! server that speaks SFTP, and over `object_store` for all else, such as cloud stores.
 //!
 //! Seven requests are all that Estrato asks of a store. Names are plain paths
 //! without a leading `/`. A store knows nothing of what it holds: no format, no
@@ -15,6 +15,7 @@ mod listing;
 mod local;
 mod memory;
 pub mod probe;
+mod sftp;
 mod staged;
 mod wrapped;
 
@@ -23,6 +24,7 @@ pub use cloud::{Environment, Patience};
 pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
 pub use memory::Memory;
+pub use sftp::Sftp;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError};
@@ -102,9 +104,10 @@ pub trait Store: Send + Sync {
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 
-/// The store at a location: a path, or `file:` and a path, which is taken as it stands (no `%20`);
+/// The store at a location: a path, or `file:` and a path; `sftp://[USER@]HOST[:PORT]/PATH`;
 /// `s3://BUCKET/prefix`, `gs://BUCKET/prefix` or `az://CONTAINER/prefix`, with credentials from the
-/// environment and from profile files. Makes nothing, and asks nobody.
+/// environment and from profile files. Paths are taken as they stand (no `%20`). Makes nothing, and asks
+/// nobody.
 ///
 /// Behind `?`, joined by `&`, with `%2F` and the like decoded, a cloud store's location may say
 /// `endpoint` (`http://HOST:PORT`; Azure's with the account), of S3 `region` and `path-style` (`true` or
@@ -131,12 +134,13 @@ pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patien
             Some(path) if path.starts_with('/') => path,
             Some(_) => return Err(Error::Invalid("file://HOST is another machine; write file:PATH".into())),
         },
+        Some(("sftp", rest)) => return Ok(Arc::new(Sftp::new(rest)?)),
         Some((scheme, rest)) if cloud::is_scheme(scheme) => return cloud::open(scheme, rest, environment, patience),
         Some((scheme, _)) => {
             return Err(Error::Invalid(format!(
                 "{scheme}: is no kind of store that this version knows; give a path, file:PATH, \
-                 s3://BUCKET/prefix, gs://BUCKET/prefix or az://CONTAINER/prefix (file:{scheme}:… for a folder \
-                 of such a name)"
+                 sftp://[USER@]HOST[:PORT]/PATH, s3://BUCKET/prefix, gs://BUCKET/prefix or az://CONTAINER/prefix \
+                 (file:{scheme}:… for a folder of such a name)"
             )));
         }
     };
@@ -160,6 +164,13 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
+    fn locations_elsewhere() {
+        let store = open("sftp://me@host:22/a b").unwrap();
+        assert_eq!(store.describe(), "sftp://me@host:22/a b");
+        assert!(store.is_far() && store.local_path().is_none());
+    }
+
+    #[test]
     fn locations() {
         let here = std::env::current_dir().unwrap();
         for (location, path) in [
@@ -181,7 +192,9 @@ mod tests {
             ("file:", "empty"),
             ("file://host/a", "file:PATH"),
             ("s3://user:secret@bucket/a", "holds no credentials"),
-            ("sftp:user@host:/a", "give a path, file:PATH, s3://"),
+            ("ftp://user@host/a", "give a path, file:PATH, sftp://"),
+            ("sftp:user@secret:/a", "write sftp://"),
+            ("sftp://user:secret@host/a", "password"),
         ] {
             let e = open(location).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(e.contains(words) && !e.contains("secret"), "{location}: {e}");
