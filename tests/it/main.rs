@@ -16,6 +16,7 @@ mod power;
 mod rollback;
 mod screens;
 mod session;
+mod sftp;
 mod signers;
 mod state;
 mod stores;
