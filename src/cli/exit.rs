@@ -43,7 +43,7 @@ fn hint(e: &Error) -> Option<&'static str> {
         Error::Fenced { .. } => "what was sent is kept: the next run does not send it again",
         Error::Store(e) => match e.fault {
             StoreFault::Full => "make room where the repository lies; nothing that was there is lost",
-            StoreFault::Denied => "the repository's folder must be writable, or the credentials valid, for this",
+            StoreFault::Denied => "you must be let in where the repository lies, and its folder be writable for this",
             StoreFault::Unavailable => "try again later; what was sent is kept",
             _ => return None,
         },
