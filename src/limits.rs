@@ -41,7 +41,7 @@ pub const DIRECTORY_MAX: usize = 16 * 1024 * 1024;
 /// `INDEX_FLUSH_SECONDS` have passed since the last one.
 pub const INDEX_BLOBS_TARGET: usize = 65_536;
 /// See `INDEX_BLOBS_TARGET`.
-pub const INDEX_FLUSH_SECONDS: u64 = 120;
+pub const INDEX_FLUSH_SECONDS: u64 = 30;
 /// An index object's stored size, bytes.
 pub const INDEX_OBJECT_MAX: u64 = 64 * 1024 * 1024;
 /// An index object's plaintext, after decompression, bytes.
@@ -244,6 +244,19 @@ pub const LOCAL_SOURCES_MAX: usize = 1000;
 pub const LOCAL_TENANTS_MAX: usize = 1000;
 /// Tenants of which is kept what was seen of them: some hundred bytes each.
 pub const LOCAL_SEEN_MAX: usize = 10_000;
+
+/// Copies of objects of stores that are far, of all such stores together, bytes; an eighth more may lie
+/// there for a while.
+pub const COPIES_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// The largest object that is copied, bytes: packs of trees are half as large, unless somebody forged them.
+pub const COPY_MAX: u64 = 16 * 1024 * 1024;
+
+/// Threads that ask a store that is far, where there is much to ask: their waits go on side by side.
+pub const FAR_THREADS: usize = 8;
+/// Packs that are on their way to such a store at a time.
+pub const FAR_UPLOADS: usize = 4;
+/// That such a store holds to the condition of a create is tried again after so long, seconds.
+pub const FAR_PROVEN_SECONDS: u64 = 86_400;
 
 /// Threads that drive the connections to stores that are far.
 pub const CLOUD_THREADS: usize = 2;

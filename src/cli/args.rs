@@ -36,6 +36,9 @@ pub struct Global {
     /// Where local state is kept [default: under the user's cache folder]
     #[arg(long, global = true, value_name = "PATH")]
     pub cache_dir: Option<PathBuf>,
+    /// Keep no local state, and use none
+    #[arg(long, global = true, conflicts_with = "cache_dir")]
+    pub no_cache: bool,
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,

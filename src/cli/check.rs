@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
+    context.bare()?;
     let repo = context.open()?;
     progress::heed_interrupts(&context.progress);
     let depth = if args.read_data { Depth::AllData } else { Depth::Structure };

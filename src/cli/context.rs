@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::format::header::Cipher;
 use crate::limits;
 use crate::monitor::{Event, Monitor as _};
-use crate::repo::{Access, LocalFolder, Repository, Secret};
-use crate::store::{self, Store};
+use crate::repo::{self, Access, LocalFolder, Repository, Secret};
+use crate::store::{self, Cached, Store};
 use secrecy::SecretString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write as _};
@@ -34,6 +34,15 @@ pub struct Context {
     pub progress: Arc<Progress>,
     /// The local state of the repository that was opened.
     local: OnceLock<LocalFolder>,
+    store: OnceLock<Place>,
+}
+
+/// Where the repository lies.
+#[derive(Clone)]
+struct Place {
+    store: Arc<dyn Store>,
+    /// The same, where it is far and copies are kept of it.
+    copies: Option<Arc<Cached>>,
 }
 
 /// A folder of the user's: from the environment, or below the home folder.
@@ -58,7 +67,13 @@ impl Context {
     pub fn new(global: Global) -> Self {
         let bar = !global.no_progress && !global.quiet && !global.json && std::io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(bar, global.quiet, global.json));
-        Self { global, clock: Arc::new(SystemClock::default()), progress, local: OnceLock::new() }
+        Self {
+            global,
+            clock: Arc::new(SystemClock::default()),
+            progress,
+            local: OnceLock::new(),
+            store: OnceLock::new(),
+        }
     }
 
     /// Where the repository lies.
@@ -73,14 +88,34 @@ impl Context {
 
     /// The store.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        store::open(&self.location()?)
+        Ok(self.place()?.store)
     }
 
-    /// Where local state is kept.
-    pub fn cache(&self) -> Result<PathBuf> {
+    /// The store itself, even if copies of it are kept: for whoever looks whether all is there.
+    pub fn bare(&self) -> Result<()> {
+        let place = Place { store: store::open(&self.location()?)?, copies: None };
+        self.store.set(place).map_err(|_| Error::Invalid("the store is in use already".into()))
+    }
+
+    fn place(&self) -> Result<Place> {
+        if let Some(place) = self.store.get() {
+            return Ok(place.clone());
+        }
+        let store = store::open(&self.location()?)?;
+        let copies = match self.cache()?.filter(|_| store.is_far()) {
+            Some(cache) => Some(Arc::new(Cached::new(Arc::clone(&store), &cache.join("far"), repo::lasting))),
+            None => None,
+        };
+        let store = copies.clone().map_or(store, |copies| copies as Arc<dyn Store>);
+        Ok(self.store.get_or_init(|| Place { store, copies }).clone())
+    }
+
+    /// Where local state is kept; `None` if none is.
+    fn cache(&self) -> Result<Option<PathBuf>> {
         match &self.global.cache_dir {
-            Some(folder) => Ok(folder.clone()),
-            None => user_folder("XDG_CACHE_HOME", ".cache"),
+            _ if self.global.no_cache => Ok(None),
+            Some(folder) => Ok(Some(folder.clone())),
+            None => user_folder("XDG_CACHE_HOME", ".cache").map(Some),
         }
     }
 
@@ -124,7 +159,7 @@ impl Context {
     /// Opens the repository for the tenant.
     pub fn open(&self) -> Result<Repository> {
         // Where there is no repository, no key helps: say that first.
-        match crate::repo::repository_id(&*self.store()?) {
+        match repo::repository_id(&*self.store()?) {
             Err(e @ (Error::NoRepository { .. } | Error::Newer { .. } | Error::Store(_))) => Err(e),
             _ => self.open_by(|| self.credential()),
         }
@@ -135,13 +170,20 @@ impl Context {
         self.open_by(|| read_key(path).map(Credential::KeyFile))
     }
 
-    fn open_by(&self, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
+    fn open_by(&self, credential: impl Fn() -> Result<Credential>) -> Result<Repository> {
         // In a frame of its own, so that nothing of the key is left in one that stays.
         #[inline(never)]
-        fn opened(context: &Context, credential: impl FnOnce() -> Result<Credential>) -> Result<Repository> {
+        fn opened(context: &Context, credential: impl Fn() -> Result<Credential>) -> Result<Repository> {
             context.open_with(credential()?)
         }
-        let repo = opened(self, credential);
+        let mut repo = opened(self, &credential);
+        if repo.is_err()
+            && let Some(copies) = self.place()?.copies.filter(|copies| copies.has_served())
+        {
+            // Another repository may lie there by now.
+            copies.forget();
+            repo = opened(self, &credential);
+        }
         stack::wipe();
         repo
     }
@@ -152,7 +194,7 @@ impl Context {
             clock: Arc::clone(&self.clock),
             tenant: self.global.tenant.clone(),
             credential,
-            cache: Some(self.cache()?),
+            cache: self.cache()?,
         })?;
         for damaged in repo.salvaged() {
             let text = format!("{damaged}; what is there can be read, and nothing is written");
@@ -180,7 +222,9 @@ impl Context {
             std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
         };
         if let Some(repo) = &self.global.repo {
-            add("-r", &full(repo));
+            // What is no path means the same from everywhere.
+            let path = self.store().ok().and_then(|store| Some(store.local_path()?.to_string_lossy().into_owned()));
+            add("-r", path.as_ref().unwrap_or(repo));
         }
         if self.global.tenant != "default" {
             add("-t", &self.global.tenant);

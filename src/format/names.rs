@@ -111,6 +111,52 @@ impl TenantNames {
     }
 }
 
+/// What lies under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The repository's own object.
+    Repo,
+    /// A tenant's public record.
+    Tenant,
+    /// A slot, or a version of the list of signers.
+    Key,
+    /// A pack.
+    Pack,
+    /// An index object.
+    Index,
+    /// A snapshot or its tombstone.
+    Snapshot,
+    /// A session.
+    Session,
+    /// A prune plan.
+    Plan,
+}
+
+/// What lies under a name; `None` for one that no object can have.
+pub fn kind_of(name: &str) -> Option<Kind> {
+    if name == REPO {
+        return Some(Kind::Repo);
+    }
+    let (tenant, rest) = name.strip_prefix(TENANTS)?.strip_prefix('/')?.split_once('/')?;
+    let names = TenantNames::new(tenant).ok()?;
+    let last = last_part(rest);
+    let numbered = |digits: &str| digits.parse().unwrap_or(0);
+    let (expected, kind) = match rest.split_once('/').map_or(rest, |(folder, _)| folder) {
+        "tenant" => (names.tenant(), Kind::Tenant),
+        "keys" => match last.strip_prefix("signers.") {
+            Some(version) => (names.signers(numbered(version)), Kind::Key),
+            None => (names.slot(&last.parse().ok()?), Kind::Key),
+        },
+        "packs" => (names.pack(&last.parse().ok()?), Kind::Pack),
+        "index" => (names.index(&last.parse().ok()?), Kind::Index),
+        "snapshots" => (names.snapshot(&last.parse().ok()?), Kind::Snapshot),
+        "sessions" => (names.session(&last.parse().ok()?), Kind::Session),
+        "prune" => (names.plan(numbered(last)), Kind::Plan),
+        _ => return None,
+    };
+    (expected == name).then_some(kind)
+}
+
 /// The last part of an object's name.
 pub fn last_part(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
@@ -147,6 +193,43 @@ mod tests {
             assert_eq!(Some(last_part(&name)), name.rsplit_once('/').map(|(_, last)| last));
         }
         assert_eq!(last_part("repo.json"), "repo.json");
+    }
+
+    #[test]
+    fn a_name_tells_what_lies_there() {
+        let names = TenantNames::new("clinic").unwrap();
+        for (name, kind) in [
+            (REPO.to_owned(), Kind::Repo),
+            (names.tenant(), Kind::Tenant),
+            (names.slot(&SlotId([0xcd; 16])), Kind::Key),
+            (names.signers(12), Kind::Key),
+            (names.pack(&PackName([0xab; 32])), Kind::Pack),
+            (names.index(&IndexName([0xab; 32])), Kind::Index),
+            (names.snapshot(&SnapshotId([0xcd; 16])), Kind::Snapshot),
+            (names.session(&SnapshotId([0xcd; 16])), Kind::Session),
+            (names.plan(7), Kind::Plan),
+        ] {
+            assert_eq!(kind_of(&name), Some(kind), "{name}");
+            for near in [
+                format!("/{name}"),
+                format!("{name}/"),
+                format!("{name}/.."),
+                format!("{name}0"),
+                name.to_uppercase(),
+            ] {
+                assert_eq!(kind_of(&near), None, "{near}");
+            }
+        }
+        for none in [
+            "",
+            "tenants",
+            "tenants/clinic",
+            "tenants/../tenant",
+            "tenants/clinic/keys/signers.1",
+            "tenants/clinic/prune/7",
+        ] {
+            assert_eq!(kind_of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! blobs like any other, and believed like any other: by their ids.
 
 use super::Repository;
-use crate::error::{Error, Result};
-use crate::format::pack::{BlobKind, FRAMES_AT, Frame};
+use crate::error::{Error, Result, StoreError};
+use crate::format::pack::{BlobKind, FRAMES_AT, Frame, StorageClass};
 use crate::id::{BaseId, BlobId, PackName};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::pack::{Decompressor, PackKey};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -167,8 +168,9 @@ impl Repository {
         let object = || self.names.pack(&copy.pack());
         let frame = copy.frame();
         let bases = self.bases_within(frame, budget)?;
+        // Before the key, which then is at hand where all of the pack is fetched.
+        let mut sealed = self.sealed(frame.kind, &object(), copy.offset(), frame.stored as usize)?.to_vec();
         let key = self.pack_key(copy.entry(), &copy.pack())?;
-        let mut sealed = self.store.read_range(&object(), copy.offset(), frame.stored as usize)?.to_vec();
         let mut decompressor = self.frames.decompressor()?;
         let plain = key
             .frame(name.1.into(), frame, &mut sealed, &bases, &mut decompressor)
@@ -177,6 +179,14 @@ impl Repository {
         self.frames.give_back(decompressor);
         self.frames.keep(name, &plain);
         Ok(plain)
+    }
+
+    /// Sealed bytes of a pack, from a frame of this kind on: of trees more will be read.
+    pub(super) fn sealed(&self, kind: BlobKind, pack: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        match kind.class() {
+            StorageClass::Trees => self.store.read_lasting(pack, offset, len),
+            StorageClass::Data => self.store.read_range(pack, offset, len),
+        }
     }
 
     /// A frame that is in the cache.

@@ -315,7 +315,9 @@ impl Repository {
     fn finish_removal(&self, which: &str) -> Result<Signer> {
         let removed = self.signers.signers.iter().find(|s| is_named(s, which)).cloned();
         let removed = removed.ok_or_else(|| no_key(which))?;
-        match self.store.delete(&self.names.slot(&removed.slot)) {
+        let slot = self.names.slot(&removed.slot);
+        // Asked for first: not every store tells of a delete that it found nothing.
+        match self.store.size(&slot).and_then(|_| self.store.delete(&slot)) {
             Ok(()) => Ok(removed),
             Err(e) if e.fault == StoreFault::NotFound => Err(no_key(which)),
             Err(e) => Err(e.into()),

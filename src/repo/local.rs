@@ -3,7 +3,7 @@
 //! Losing it costs time, never data; where it cannot be used, work goes on
 //! without it, and that is told once.
 
-use super::sweep::{self, NAME, NEW, SEEN};
+use super::sweep::{self, NAME, NEW, PROVEN, SEEN};
 use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SignerId, TenantId, from_hex, to_hex};
@@ -16,6 +16,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// Where local state of one tenant lies.
 #[derive(Debug, Clone)]
@@ -55,6 +56,10 @@ fn local(path: &Path, e: &std::io::Error) -> Error {
 
 fn closed(text: &str) -> String {
     to_hex(&blake3::hash(text.as_bytes()).as_bytes()[..8])
+}
+
+fn proven_file(place: &str) -> String {
+    format!("{PROVEN}{}", closed(place))
 }
 
 impl Seen {
@@ -122,6 +127,23 @@ impl LocalFolder {
         }
         let folders = std::fs::read_dir(root).ok()?;
         folders.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(met)
+    }
+
+    /// True if a store refused, not long ago, to create an object a second time.
+    pub(super) fn is_proven(&self, place: &str) -> bool {
+        let proven =
+            self.path().and_then(|folder| std::fs::metadata(folder.join(proven_file(place))).ok()?.modified().ok());
+        // One from a future is from a clock that was wrong.
+        let age = proven.and_then(|then| SystemTime::now().duration_since(then).ok());
+        age.is_some_and(|age| age < Duration::from_secs(limits::FAR_PROVEN_SECONDS))
+    }
+
+    /// Remembers that it did.
+    pub(super) fn note_proven(&self, place: &str) {
+        let Some(folder) = self.path() else { return };
+        if let Err(e) = write_replacing(&folder.join(proven_file(place)), b"") {
+            self.unusable(&local(folder, &e));
+        }
     }
 
     /// True if this machine has seen a newer list of signers of the same tenant.

@@ -59,8 +59,10 @@ impl Repository {
         let names = TenantNames::new(&tenant)?;
         let mut salvaged = Vec::new();
         let named = named_id(&*store, &mut salvaged)?;
+        // Before the slot: where copies are kept, one counts by what is listed.
+        let (slots, newest) = keys::list_keys(&*store, &names)?;
         let Tenant { cipher, record, unlocked, public, full } =
-            open_tenant(&*store, &names, &credential, &mut salvaged)?;
+            open_tenant(&*store, &names, &credential, &slots, &mut salvaged)?;
         let Unlocked { slot: slot_id, kind, bundle } = unlocked;
         let tenant_verifying = SignerId(record.verifying);
         let keys = Box::new(IdKeys::new(&bundle.id_key));
@@ -75,7 +77,6 @@ impl Repository {
         let memory = meet(&meeting, cache.as_deref(), &local)?;
 
         let realm = Realm { tenant: record.id, keys: &keys };
-        let (_, newest) = keys::list_keys(&*store, &names)?;
         let signers = match (newest, &full) {
             (0, Some(full)) => {
                 // The tenant's making was interrupted: this key, which made it, completes it.
@@ -270,11 +271,12 @@ fn open_tenant(
     store: &dyn Store,
     names: &TenantNames,
     credential: &Credential,
+    slots: &[SlotId],
     salvaged: &mut Vec<Error>,
 ) -> Result<Tenant> {
     let open = || {
         let (cipher, record) = read_tenant(store, names)?;
-        let unlocked = match find_slot(store, names, record.id, credential) {
+        let unlocked = match find_slot(store, names, record.id, credential, slots) {
             Err(Error::WrongKey { .. }) if is_alone(store, names, record.id)? => {
                 return Err(Error::damaged(names.tenant(), "no slot beside it is of the tenant that it names"));
             }
@@ -313,16 +315,17 @@ fn full_keys(bundle: &Bundle, public: &PublicKey, names: &TenantNames) -> Result
     })))
 }
 
-/// A key file's slot is found by its name; for a password every password slot is tried.
+/// A key file's slot is found by its name; for a password every slot that is listed is tried.
 pub(super) fn find_slot(
     store: &dyn Store,
     names: &TenantNames,
     tenant: TenantId,
     credential: &Credential,
+    listed: &[SlotId],
 ) -> Result<Unlocked> {
     let (candidates, by_name) = match credential {
         Credential::KeyFile(key) => (slot::key_file_slots(key, tenant).to_vec(), true),
-        Credential::Password(_) => (keys::list_keys(store, names)?.0, false),
+        Credential::Password(_) => (listed.to_vec(), false),
     };
     let mut damaged = None;
     for &id in &candidates {

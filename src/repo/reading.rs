@@ -9,9 +9,9 @@
 //! is still to come. Nothing here is believed: whoever is shown a frame holds its
 //! blobs against their ids.
 
-use super::Repository;
 use super::blobs::Failed;
 use super::kept::Kept;
+use super::{Repository, side};
 use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::pack::Frame;
@@ -208,7 +208,8 @@ impl Reading {
         let bases = self.frames.iter().flat_map(|frame| &frame.bases);
         let kept = Kept::new(bases.map(|base| (base.frame, base.at, base.len)));
         let run = Run { plan: self, repo, trust, visit, monitor, kept, failed: Mutex::default(), again_left };
-        let threads = thread::available_parallelism().map_or(2, usize::from);
+        // Where the store is far, most of them wait.
+        let threads = thread::available_parallelism().map_or(2, usize::from).max(side::threads(&**repo.store()));
         thread::scope(|scope| {
             let (tx, rx) = bounded::<&[FrameNumber]>(1);
             let mut workers = Vec::new();
@@ -373,7 +374,7 @@ impl Run<'_> {
             let (now, later) = rest.split_at(count);
             rest = later;
             let len = (last - first.offset) as usize;
-            match self.repo.store().read_range(&self.object(first), first.offset, len) {
+            match self.repo.sealed(first.frame.kind, &self.object(first), first.offset, len) {
                 Ok(bytes) => {
                     sealed.spans.push(Span { bytes: bytes.into(), begin: first.offset });
                     let span = sealed.spans.len() - 1;
@@ -425,8 +426,12 @@ impl Run<'_> {
         hands.bases = bases;
         let key = self.repo.pack_key(planned.entry, &planned.pack)?;
         let bytes = sealed.frame(number, planned, || {
-            let bytes =
-                self.repo.store().read_range(&self.object(planned), planned.offset, planned.frame.stored as usize)?;
+            let bytes = self.repo.sealed(
+                planned.frame.kind,
+                &self.object(planned),
+                planned.offset,
+                planned.frame.stored as usize,
+            )?;
             Ok(Span { bytes: bytes.into(), begin: planned.offset })
         })?;
         key.frame(planned.number.into(), &planned.frame, bytes, &hands.bases, &mut hands.decompressor)

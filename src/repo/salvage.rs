@@ -31,14 +31,15 @@ pub(super) fn tenant(
     credential: &Credential,
 ) -> Result<Option<(TenantRecord, Unlocked)>> {
     let mut tried: Vec<TenantId> = Vec::new();
-    for slot in keys::list_keys(store, names)?.0 {
-        let id = match keys::read_slot(store, names, &slot) {
+    let slots = keys::list_keys(store, names)?.0;
+    for slot in &slots {
+        let id = match keys::read_slot(store, names, slot) {
             Ok(Some(slot)) if !tried.contains(&slot.tenant) => slot.tenant,
             Err(e) if !e.is_damage() => return Err(e),
             _ => continue,
         };
         tried.push(id);
-        let unlocked = match find_slot(store, names, id, credential) {
+        let unlocked = match find_slot(store, names, id, credential, &slots) {
             Ok(unlocked) => unlocked,
             Err(e) if e.is_damage() || matches!(e, Error::WrongKey { .. }) => continue,
             Err(e) => return Err(e),

@@ -149,7 +149,7 @@ impl<'r> Session<'r> {
         let bytes = bytes::Bytes::from(session.sealed(&session.lock().0)?);
         let name = repo.names.session(&session.id);
         let made = absent::create(&*repo.store, &name, &bytes).map_err(Error::from);
-        if let Err(e) = made.and_then(|()| refuses_twice(&*repo.store, &name, &bytes)) {
+        if let Err(e) = made.and_then(|()| session.prove(&name)) {
             // Without an answer it may be there all the same.
             session.end_quietly();
             return Err(e);
@@ -161,6 +161,21 @@ impl<'r> Session<'r> {
                 Err(e)
             }
         }
+    }
+
+    /// Some stores ignore the condition of a create. One that is far and heeded it is believed for a while:
+    /// it takes a request to ask.
+    fn prove(&self, name: &str) -> Result<()> {
+        let (store, local) = (&*self.repo.store, &self.repo.local);
+        let place = store.describe();
+        if store.is_far() && local.is_proven(&place) {
+            return Ok(());
+        }
+        refuses_twice(store, name, &self.sealed(&self.lock().0)?.into())?;
+        if store.is_far() {
+            local.note_proven(&place);
+        }
+        Ok(())
     }
 
     fn settle(&mut self) -> Result<()> {

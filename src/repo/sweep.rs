@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime};
 pub(super) const SEEN: &str = "seen.json";
 /// What a name's record begins with in its file's name.
 pub(super) const NAME: &str = "name-";
+/// What a file's name begins with whose time says when a store held to the condition of a create.
+pub(super) const PROVEN: &str = "proven-";
 /// How the files end that are to replace others.
 pub(super) const NEW: &str = ".new";
 /// The file that remembers the newest snapshot of each chain.
@@ -131,7 +133,8 @@ fn empty(tenant: &Path, last: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Re
     remove_files(tenant).map_err(|(_, e)| e)?;
     for entry in fs::read_dir(tenant)? {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NOTES)) {
+        let is_lost = |name: &str| name.starts_with(NOTES) || name.starts_with(PROVEN);
+        if path.file_name().is_some_and(|name| is_lost(&name.to_string_lossy())) {
             fs::remove_file(&path)?;
         }
     }
@@ -174,7 +177,9 @@ mod tests {
         let id = format!("{n:032x}");
         let folder = root.join(&id).join(&id);
         fs::create_dir_all(&folder).unwrap();
-        for name in ["index.db", "index.db-wal", "source-00.db", "source-00.db-wal", "seen.json", "other"] {
+        for name in
+            ["index.db", "index.db-wal", "source-00.db", "source-00.db-wal", "proven-00", "seen.json", "other"]
+        {
             fs::write(folder.join(name), "x").unwrap();
         }
         fs::write(root.join(&id).join("name-00"), "x").unwrap();

@@ -1,6 +1,6 @@
 //! Bringing the index on this machine up to what the store holds.
 
-use super::{LocalFolder, Repository, full_signers};
+use super::{LocalFolder, Repository, full_signers, side};
 use crate::crypto::derive::IdKeys;
 use crate::crypto::envelope::Realm;
 use crate::error::{Error, Malformed, Result};
@@ -136,15 +136,22 @@ impl Repository {
         for name in self.index.superseded(&self.full_signers())? {
             names.remove(&name);
         }
-        for name in names {
-            match self.read_index(&name) {
-                Ok((signer, object)) => {
-                    self.index.add(&name, &signer, &object)?;
+        let names: Vec<IndexName> = names.into_iter().collect();
+        side::ask(
+            &*self.store,
+            &names,
+            |name| self.read_index(name),
+            |name, read| {
+                match read {
+                    Ok((signer, object)) => {
+                        self.index.add(name, &signer, &object)?;
+                    }
+                    Err(e) if e.is_damage() => problems.push(e),
+                    Err(e) => return Err(e),
                 }
-                Err(e) if e.is_damage() => problems.push(e),
-                Err(e) => return Err(e),
-            }
-        }
+                Ok(())
+            },
+        )?;
         // Only a full key's word replaces entries, and only while that word is there.
         let superseded = self.index.superseded(&self.full_signers())?;
         let held: Vec<IndexName> =

@@ -3,9 +3,9 @@
 //! Lanes (one for each thread that has blobs) gather new blobs into frames, or
 //! into runs that replace older blobs. Compressors take both from a bounded
 //! queue, a run together with what it is to rest on; one thread seals frames into
-//! packs; another uploads packs and publishes index objects. All threads are
-//! scoped and joined by [`Writer::finish`]; if one fails, the queues behind and
-//! before it close, and `finish` returns its error.
+//! packs; one uploads them (several, where the store is far), and one publishes index objects of those
+//! that are there. All threads are scoped and joined by [`Writer::finish`]; if one fails, the queues
+//! behind and before it close, and `finish` returns its error.
 
 use super::bases::Chooser;
 use super::worth::Worth;
@@ -22,7 +22,7 @@ use crate::pack::{Compressor, EncodedFrame, FinishedPack, PackBuilder, PlainFram
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -137,6 +137,8 @@ pub struct WriterState<'m> {
     told: Mutex<HashSet<String>>,
     /// Blobs on their way, and not yet in the index on this machine.
     underway: Mutex<HashSet<BlobId>>,
+    /// An upload failed: no other is begun.
+    has_failed: AtomicBool,
     blobs: AtomicU64,
     plain: AtomicU64,
     stored: AtomicU64,
@@ -151,6 +153,7 @@ impl<'m> WriterState<'m> {
             worth: None,
             told: Mutex::default(),
             underway: Mutex::default(),
+            has_failed: AtomicBool::new(false),
             blobs: AtomicU64::new(0),
             plain: AtomicU64::new(0),
             stored: AtomicU64::new(0),
@@ -200,15 +203,21 @@ impl<'scope> Writer<'scope> {
         let (packs_tx, packs) = bounded(0);
         // Buffers go back to whoever fills them: what is fresh costs a page fault for each page.
         let (spare_tx, spare) = bounded(limits::QUEUE_JOBS);
-        let (sent_tx, sent) = bounded(1);
         let repo = session.repository();
+        let uploads = if repo.store().is_far() { limits::FAR_UPLOADS } else { 1 };
+        let (sent_tx, sent) = bounded(uploads);
+        let (entries_tx, entries) = bounded(uploads);
         let mut threads = Vec::new();
         for _ in 0..compressors.max(1) {
             let (rx, tx, spare) = (frames_rx.clone(), encoded_tx.clone(), spare_tx.clone());
             threads.push(scope.spawn(move || stack::wiped(|| compress(session, state, level, &rx, &tx, &spare))));
         }
         threads.push(scope.spawn(move || stack::wiped(|| build(repo, &encoded, &packs_tx, &sent))));
-        threads.push(scope.spawn(move || stack::wiped(|| upload(session, state, &packs, &sent_tx))));
+        for _ in 0..uploads {
+            let (packs, sent, entries) = (packs.clone(), sent_tx.clone(), entries_tx.clone());
+            threads.push(scope.spawn(move || stack::wiped(|| upload(repo, state, &packs, &sent, &entries))));
+        }
+        threads.push(scope.spawn(move || stack::wiped(|| publish_as_due(session, state, &entries))));
         Self { frames, spare, repo, counting: session.counting(), state, threads }
     }
 
@@ -515,26 +524,44 @@ fn build(
 }
 
 fn upload(
-    session: &Session<'_>,
+    repo: &Repository,
     state: &WriterState<'_>,
     packs: &Receiver<FinishedPack>,
     sent: &Sender<Vec<u8>>,
+    entries: &Sender<PackEntry>,
 ) -> Result<()> {
+    for FinishedPack { bytes, entry } in packs {
+        if state.has_failed.load(Ordering::Relaxed) {
+            return Err(stopped());
+        }
+        state.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let bytes = Bytes::from(bytes);
+        let name = repo.names().pack(&entry.name);
+        let created = match entry.directory.class {
+            StorageClass::Data => repo.store().create_cold(&name, bytes.clone()),
+            StorageClass::Trees => repo.store().create(&name, bytes.clone()),
+        };
+        if created.is_err() {
+            state.has_failed.store(true, Ordering::Relaxed);
+        }
+        created?;
+        entries.send(entry).map_err(|_| stopped())?;
+        // A store may still hold it; then, or if enough are spare already, it is dropped.
+        if let Ok(buffer) = bytes.try_into_mut() {
+            let _ = sent.try_send(buffer.into());
+        }
+    }
+    Ok(())
+}
+
+/// Publishes index objects of packs that are stored, and shows that the session lives.
+fn publish_as_due(session: &Session<'_>, state: &WriterState<'_>, stored: &Receiver<PackEntry>) -> Result<()> {
     let repo = session.repository();
     let mut entries: Vec<PackEntry> = Vec::new();
     let mut flushed = repo.clock().elapsed();
     loop {
-        match packs.recv_timeout(TICK) {
-            Ok(FinishedPack { bytes, entry }) => {
-                state.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let bytes = Bytes::from(bytes);
-                repo.store().create(&repo.names().pack(&entry.name), bytes.clone())?;
-                entries.push(entry);
-                // A store may still hold it; then, or if one is spare already, it is dropped.
-                if let Ok(buffer) = bytes.try_into_mut() {
-                    let _ = sent.try_send(buffer.into());
-                }
-            }
+        match stored.recv_timeout(TICK) {
+            Ok(entry) => entries.push(entry),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }

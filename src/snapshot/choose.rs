@@ -6,7 +6,7 @@ use crate::format::manifest::Manifest;
 use crate::format::names::last_part;
 use crate::id::{SignerId, SnapshotId};
 use crate::limits;
-use crate::repo::{Gone, Repository, SnapshotObject};
+use crate::repo::{self, Gone, Repository, SnapshotObject};
 use std::collections::HashSet;
 
 /// Digits that name a snapshot at the least.
@@ -61,18 +61,27 @@ pub fn list(repo: &Repository) -> Result<Listing> {
     repo.private_key()?;
     let mut listing = Listing::default();
     let mut listed = HashSet::new();
-    for object in repo.store().list(&repo.names().snapshots())? {
-        let Ok(id) = last_part(&object.name).parse() else { continue };
-        listed.insert(id);
-        match repo.snapshot(&id) {
-            Ok(SnapshotObject::Manifest(manifest, signer)) => {
-                listing.snapshots.push(Snapshot { id, manifest: *manifest, signer, taken: object.modified });
+    let objects = repo.store().list(&repo.names().snapshots())?;
+    let named = objects.iter().filter_map(|object| Some((last_part(&object.name).parse().ok()?, object.modified)));
+    let named: Vec<(SnapshotId, Timestamp)> = named.collect();
+    repo::ask(
+        &**repo.store(),
+        &named,
+        |(id, _)| repo.snapshot(id),
+        |(id, modified), read| {
+            listed.insert(*id);
+            match read {
+                Ok(SnapshotObject::Manifest(manifest, signer)) => {
+                    listing.snapshots.push(Snapshot { id: *id, manifest: *manifest, signer, taken: *modified });
+                }
+                Ok(SnapshotObject::Tombstone(_)) => {}
+                Err(e) if e.is_damage() => listing.damaged.push((*id, e)),
+                Err(e) => return Err(e),
             }
-            Ok(SnapshotObject::Tombstone(_)) => {}
-            Err(e) if e.is_damage() => listing.damaged.push((id, e)),
-            Err(e) => return Err(e),
-        }
-    }
+            Ok(())
+        },
+    )?;
+    listing.damaged.sort_by_key(|(id, _)| *id);
     let read = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer));
     listing.gone = repo.gone_snapshots(&listed, read);
     listing.snapshots.sort_by_key(|s| (s.moment(), s.manifest.ended, s.id));

@@ -5,6 +5,7 @@
 //! without a leading `/`. A store knows nothing of what it holds: no format, no
 //! keys. [`contract::check`] holds any store to what is promised here.
 
+mod cached;
 mod cloud;
 pub mod contract;
 mod fault;
@@ -19,6 +20,7 @@ mod sftp;
 mod staged;
 mod wrapped;
 
+pub use cached::{Cached, Lasting};
 pub use cloud::{Environment, Patience};
 #[cfg(feature = "fault-store")]
 pub use faulty::{Fault, Faulty, Request};
@@ -64,6 +66,14 @@ pub trait Store: Send + Sync {
     /// [`crate::error::StoreFault::Exists`] if there is one.
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError>;
 
+    /// Creates an object that is rarely read: where the store has a class for such, it may lie there.
+    ///
+    /// # Errors
+    /// See [`Store::create`].
+    fn create_cold(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        self.create(name, data)
+    }
+
     /// Creates or replaces an object, durably.
     ///
     /// # Errors
@@ -83,6 +93,14 @@ pub trait Store: Send + Sync {
     /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`] if the object ends before.
     fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError>;
 
+    /// The same of an object of which more will be read: whoever keeps copies may fetch all of it.
+    ///
+    /// # Errors
+    /// See [`Store::read_range`].
+    fn read_lasting(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError> {
+        self.read_range(name, offset, len)
+    }
+
     /// An object's size.
     ///
     /// # Errors
@@ -100,7 +118,7 @@ pub trait Store: Send + Sync {
     /// Deletes an object. If the machine that holds the store crashes, it may be there again.
     ///
     /// # Errors
-    /// [`crate::error::StoreFault::NotFound`].
+    /// [`crate::error::StoreFault::NotFound`], where the store tells: some say that every delete is done.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 

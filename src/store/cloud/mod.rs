@@ -346,10 +346,6 @@ impl Cloud {
 
     async fn remove(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path("delete", name)?;
-        if self.kind == Kind::S3 {
-            // It says nothing about an object that is not there.
-            self.head("delete", name).await?;
-        }
         let mut trial = self.trial("delete", name);
         let mut may_be_done = false;
         loop {
