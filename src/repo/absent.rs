@@ -41,12 +41,14 @@ pub(super) fn create(store: &dyn Store, name: &str, object: &Bytes) -> Result<()
     }
 }
 
-/// Some stores ignore the condition in silence: there a commit could undo a prune's fence.
+/// Some stores ignore the condition in silence: there a commit could undo a prune's fence. `other` says
+/// the same as what is there in other bytes: were they equal, a store that lost its refusal on the
+/// way would take what it finds for its own, and seem to have replaced it.
 ///
 /// # Errors
 /// [`Error::Invalid`] if the store takes an object that is there a second time; the store's.
-pub(super) fn refuses_twice(store: &dyn Store, name: &str, object: &Bytes) -> Result<()> {
-    match heard(|| store.create(name, object.clone())) {
+pub(super) fn refuses_twice(store: &dyn Store, name: &str, other: &Bytes) -> Result<()> {
+    match heard(|| store.create(name, other.clone())) {
         Err(e) if e.fault == StoreFault::Exists => Ok(()),
         Err(e) => Err(e.into()),
         Ok(()) => Err(Error::Invalid(format!(

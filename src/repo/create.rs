@@ -52,7 +52,7 @@ pub fn init(
     let object = Bytes::from(record.encode());
     let id = match absent::create(store, names::REPO, &object) {
         Ok(()) => {
-            absent::refuses_twice(store, names::REPO, &object)?;
+            absent::refuses_twice(store, names::REPO, &[&object[..], b"\n"].concat().into())?;
             record.id
         }
         Err(e) if e.fault == StoreFault::Exists => {
