@@ -1,11 +1,15 @@
 //! Stores that are far: the contract on real servers and on a double of Google's, what a probe finds,
 //! the program on them, and a network that fails. Servers that are not installed are said as SKIPPED.
 
+mod calls;
 mod contract;
 mod double;
+mod far;
+mod faults;
 mod network;
 mod program;
 mod servers;
+mod writers;
 
 use estrato::error::Result;
 use estrato::store::{self, Patience, Store};

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The token that Google's dialect wants to see.
 pub const TOKEN: &str = "a-token-that-is-no-secret";
-/// Objects on a page of a listing.
+/// Objects on a page of a listing, unless it was told otherwise.
 const PAGE: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Fate {
     CutAnswer(usize),
     /// It is done; the answer's body comes in pieces of so many bytes, with pauses.
     Trickle(usize, Duration),
+    /// It is done, and answered, after a while.
+    Late(Duration),
     /// Nothing is done or said until the other side goes away.
     Silence,
     /// A refusal: status, more headers, body.
@@ -66,6 +68,7 @@ struct Shared {
     objects: Mutex<BTreeMap<String, Object>>,
     decide: Mutex<Box<Decide>>,
     asked: Mutex<Vec<Asked>>,
+    page: AtomicUsize,
     connections: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
     /// Requests under way, and the most that there ever were.
@@ -88,6 +91,7 @@ impl Double {
             objects: Mutex::default(),
             decide: Mutex::new(Box::new(|_| Fate::Done)),
             asked: Mutex::default(),
+            page: AtomicUsize::new(PAGE),
             connections: Mutex::default(),
             ended: AtomicBool::new(false),
             active: Mutex::default(),
@@ -124,6 +128,27 @@ impl Double {
     pub fn plant(&self, name: &str, bytes: &[u8]) {
         self.shared.put(name, bytes.to_vec());
     }
+
+    /// Takes one away behind everybody's back.
+    pub fn remove(&self, name: &str) {
+        self.shared.objects.lock().unwrap().remove(name);
+    }
+
+    /// All that there is.
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        self.shared
+            .objects
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(name, object)| (name.clone(), object.bytes.clone()))
+            .collect()
+    }
+
+    /// Sets how many objects are on a page of a listing.
+    pub fn pages_of(&self, objects: usize) {
+        self.shared.page.store(objects, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Double {
@@ -146,6 +171,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             if shared.ended.load(Ordering::SeqCst) {
                 return;
             }
+            // Head and body of an answer are written one after the other: the second must not wait.
+            stream.set_nodelay(true).unwrap();
             shared.connections.lock().unwrap().push(stream.try_clone().unwrap());
             scope.spawn(move || {
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -242,6 +269,9 @@ fn serve_one(
     }
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
+    if let Fate::Late(delay) = fate {
+        std::thread::sleep(delay);
+    }
     if fate == Fate::Silence {
         let _ = reader.read(&mut [0]);
         return None;
@@ -356,7 +386,8 @@ impl Shared {
             objects.iter().filter(|(name, _)| name.starts_with(get("prefix")) && name.as_str() > after).collect();
         let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         let mut body = String::from("<?xml version='1.0' encoding='UTF-8'?>\n<ListBucketResult>");
-        for (name, object) in left.iter().take(PAGE) {
+        let page = self.page.load(Ordering::SeqCst);
+        for (name, object) in left.iter().take(page) {
             body += &format!(
                 "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size></Contents>",
                 escaped(name),
@@ -365,10 +396,10 @@ impl Shared {
                 object.bytes.len()
             );
         }
-        let is_cut = left.len() > PAGE;
+        let is_cut = left.len() > page;
         body += &format!("<IsTruncated>{is_cut}</IsTruncated>");
         if is_cut {
-            body += &format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(left[PAGE - 1].0));
+            body += &format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(left[page - 1].0));
         }
         reply(200, body + "</ListBucketResult>")
     }

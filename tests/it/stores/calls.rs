@@ -1,0 +1,132 @@
+//! What the program asks of a store that is far, and what it does not ask twice.
+
+use super::double::Fate;
+use super::far::Far;
+use crate::support::{files_below, noise};
+
+/// A repository with two snapshots of a few files.
+fn grown() -> Far {
+    let far = Far::new();
+    for n in 0..20 {
+        far.place.write(format!("source/folder {}/{n}", n % 3), noise(&n.to_string(), 20_000));
+    }
+    far.run(&["snapshot", "source"]).expect_code(0);
+    far.place.write("source/another", noise("another", 30_000));
+    far.run(&["snapshot", "source"]).expect_code(0);
+    far
+}
+
+#[test]
+fn an_unchanged_source_takes_eight_calls() {
+    let far = grown();
+    let calls = far.calls(&["snapshot", "source"]);
+    assert!(calls.len() <= 8, "{calls:#?}");
+    // A machine that only comes to know the repository asks more once.
+    let first = far.calls(&["snapshot", "source", "--cache-dir", "other"]);
+    let second = far.calls(&["snapshot", "source", "--cache-dir", "other"]);
+    assert!(second.len() <= 8 && first.len() > second.len(), "{first:#?} {second:#?}");
+}
+
+#[test]
+fn what_was_seen_is_not_fetched_again() {
+    let far = grown();
+    assert_eq!(far.calls(&["snapshots"]), ["LIST keys/", "LIST snapshots/"]);
+    assert_eq!(far.calls(&["ls", "latest"]), ["LIST keys/", "LIST snapshots/", "LIST index/"]);
+    assert_eq!(far.calls(&["ls", "latest:source/folder 1"]).len(), 3);
+    // Another machine takes one more.
+    far.place.write("source/more", noise("more", 30_000));
+    far.run(&["snapshot", "source", "--cache-dir", "other"]).expect_code(0);
+    let calls = far.calls(&["snapshots"]);
+    let manifests: Vec<_> = calls.iter().filter(|call| call.starts_with("GET snapshots/")).collect();
+    assert_eq!((manifests.len(), calls.len()), (1, 3), "{calls:#?}");
+    let calls = far.calls(&["ls", "latest"]);
+    let packs: Vec<_> = calls.iter().filter(|call| call.starts_with("GET packs/")).collect();
+    assert_eq!(packs.len(), 1, "its trees are in one pack: {calls:#?}");
+    assert_eq!(far.calls(&["ls", "latest"]).len(), 3);
+}
+
+#[test]
+fn no_listing_touches_a_pack_of_data() {
+    let far = grown();
+    far.run(&["ls", "latest", "--cache-dir", "other"]).expect_code(0);
+    let read: Vec<String> = far.calls(&["ls", "latest~1", "--cache-dir", "third"]);
+    let data: Vec<_> = far.objects("packs").into_iter().filter(|(_, bytes)| bytes.len() > 100_000).collect();
+    assert_eq!(data.len(), 1, "the first snapshot's files");
+    assert!(!read.iter().any(|call| call.starts_with("GET ") && data[0].0.ends_with(&call[4..])), "{read:#?}");
+}
+
+#[test]
+fn what_is_gone_or_changed_is_told() {
+    let far = grown();
+    let snapshots: Vec<String> = far.objects("snapshots").into_keys().collect();
+    let list = || far.run(&["snapshots"]);
+    list().expect_code(0);
+    let whole = far.double.objects()[&snapshots[0]].clone();
+    // Of another length: a store's clock may show seconds, and all this takes less.
+    far.double.plant(&snapshots[0], &whole[..whole.len() - 1]);
+    let told = list();
+    assert!(told.stderr().contains("damaged"), "{}", told.stderr());
+    far.double.plant(&snapshots[0], &whole);
+    list().expect_code(0);
+    far.double.remove(&snapshots[1]);
+    far.double.remove(&snapshots[0]);
+    let told = list();
+    assert!(told.stderr().contains("missing") || told.stderr().contains("not there"), "{}", told.stderr());
+}
+
+#[test]
+fn a_check_believes_no_copy() {
+    let far = grown();
+    far.run(&["check"]).expect_code(0);
+    let snapshots = far.objects("snapshots");
+    let calls = far.calls(&["check"]);
+    for name in snapshots.keys() {
+        assert!(calls.iter().any(|call| call.starts_with("GET") && name.ends_with(&call[4..])), "{name}: {calls:#?}");
+    }
+    assert!(calls.contains(&"GET r/repo.json".to_owned()), "{calls:#?}");
+}
+
+#[test]
+fn another_repository_in_the_same_place_is_recognised() {
+    let far = grown();
+    for name in far.double.objects().into_keys() {
+        far.double.remove(&name);
+    }
+    let told = far.run(&["snapshots"]);
+    assert_eq!(told.expect_code(10).stderr().lines().count(), 2);
+    far.run(&["init", "--new-key-file", "key 2"]).expect_code(0);
+    far.run(&["snapshots"]).expect_code(12);
+    let second = ["--key-file", "key 2", "snapshot", "source"];
+    far.run(&second).expect_code(0);
+    far.run(&["--key-file", "key 2", "check"]).expect_code(0);
+    let listed = far.run(&["--key-file", "key 2", "snapshots", "--json"]).expect_code(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn without_a_cache_nothing_is_kept() {
+    let far = grown();
+    let kept = files_below(&far.place.path(".cache"));
+    let calls = far.calls(&["--no-cache", "snapshots"]);
+    assert!(calls.iter().filter(|call| call.starts_with("GET snapshots/")).count() == 2, "{calls:#?}");
+    far.run(&["--no-cache", "snapshot", "source"]).expect_code(0);
+    far.run(&["--no-cache", "restore", "latest", "--target", "target"]).expect_code(0);
+    assert_eq!(files_below(&far.place.path(".cache")), kept);
+    assert_eq!(far.run(&["--no-cache", "--cache-dir", "x", "snapshots"]).code(), 2);
+}
+
+#[test]
+fn many_requests_go_side_by_side() {
+    let far = grown();
+    for n in 0..10 {
+        far.place.write("source/more", noise(&format!("more {n}"), 30_000));
+        far.run(&["snapshot", "source"]).expect_code(0);
+    }
+    // Each waits for company, not for ever.
+    far.double.decide(|asked| match asked.name.contains("/snapshots/") {
+        true => Fate::Late(std::time::Duration::from_millis(200)),
+        false => Fate::Done,
+    });
+    far.run(&["snapshots", "--cache-dir", "other"]).expect_code(0);
+    assert!(far.double.most() >= 4, "{}", far.double.most());
+}
