@@ -279,9 +279,8 @@ pub const CLOUD_REFUSAL_MAX: usize = 64 * 1024;
 pub const CLOUD_PROFILE_SECONDS: u64 = 30;
 /// Pages in a row of which no object came, in a listing.
 pub const CLOUD_BARREN_PAGES: usize = 1000;
-/// Objects of fewer bytes keep the store's own class: small ones cost more in a cold class, and are read
-/// more often.
-pub const CLOUD_CLASS_MIN: usize = 1024 * 1024;
+/// Objects of fewer bytes keep the store's own class: a cold one counts each as if it had so many.
+pub const CLOUD_CLASS_MIN: usize = 128 * 1024;
 /// A profile file, or a file of certificates or keys that the environment names, bytes.
 pub const CLOUD_FILE_MAX: u64 = 4 * 1024 * 1024;
 

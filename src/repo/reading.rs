@@ -382,7 +382,7 @@ impl Run<'_> {
                 // Some of its frames may still be there: each is asked for by itself.
                 Err(e) => {
                     let e = Error::from(e);
-                    if !e.is_damage() {
+                    if !e.is_damage() && !e.is_frozen() {
                         return Err(e);
                     }
                 }
@@ -405,6 +405,7 @@ impl Run<'_> {
                 self.note_failed(number, &e);
                 (self.visit)(number, Err(e))
             }
+            Err(e) if e.is_frozen() => (self.visit)(number, Err(e)),
             Err(e) => Err(e),
         }
     }
@@ -481,6 +482,7 @@ impl Run<'_> {
                 }
             }
             Err(e) if e.is_damage() && self.again_left.load(Ordering::Relaxed) > 0 => {}
+            Err(e) if e.is_frozen() => {}
             Err(e) => return Err(e),
         }
         // There may be another copy; if there is none, this tells why.

@@ -22,7 +22,7 @@ use crate::pack::{Compressor, EncodedFrame, FinishedPack, PackBuilder, PlainFram
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -133,6 +133,8 @@ pub struct WriterState<'m> {
     monitor: &'m dyn Monitor,
     /// Where what is far is read only if that is worth it.
     worth: Option<Worth>,
+    /// What was stored before turned out to be frozen: no more of it is asked for.
+    is_frozen: AtomicBool,
     /// The objects of which was told: each once.
     told: Mutex<HashSet<String>>,
     /// Blobs on their way, and not yet in the index on this machine.
@@ -149,6 +151,7 @@ impl<'m> WriterState<'m> {
             deltas,
             monitor,
             worth: None,
+            is_frozen: AtomicBool::new(false),
             told: Mutex::default(),
             underway: Mutex::default(),
             blobs: AtomicU64::new(0),
@@ -309,9 +312,12 @@ impl<'w> Lane<'w> {
         self.repo
     }
 
-    /// True if runs may rest on what they replace: a key that cannot read it cannot do that.
-    pub fn makes_deltas(&self) -> bool {
-        self.state.deltas.deepest_base().is_some() && self.repo.private_key().is_ok()
+    /// True if runs of this kind may rest on what they replace: a key that cannot read it cannot do that,
+    /// and what must be thawed first is not read.
+    pub fn makes_deltas(&self, kind: BlobKind) -> bool {
+        self.state.deltas.deepest_base().is_some()
+            && self.repo.private_key().is_ok()
+            && !(kind.class() == StorageClass::Data && self.repo.store().freezes())
     }
 
     /// The id of a blob.
@@ -453,15 +459,21 @@ impl Compress<'_> {
     }
 
     fn run(&mut self, run: &PlainFrame, replaced: &[BlobId], tries: &Tries) -> Result<()> {
+        let is_frozen = run.kind.class() == StorageClass::Data && self.state.is_frozen.load(Ordering::Relaxed);
         let bases = match &mut self.chooser {
-            None => Ok(None),
-            Some(chooser) => chooser.bases(run.kind, replaced, run.bytes.len()),
+            Some(chooser) if !is_frozen => chooser.bases(run.kind, replaced, run.bytes.len()),
+            _ => Ok(None),
         };
         let bases = match bases {
             Ok(bases) => bases,
             // What is new never waits for what is old.
             Err(e) if e.is_damage() => {
                 self.state.warn(&e, "what replaces it is stored whole");
+                None
+            }
+            Err(e) if e.is_frozen() => {
+                self.state.is_frozen.store(true, Ordering::Relaxed);
+                self.state.warn(&e, "from here on what is new is stored whole");
                 None
             }
             Err(e) => return Err(e),
@@ -527,8 +539,12 @@ fn upload(
         match packs.recv_timeout(TICK) {
             Ok(FinishedPack { bytes, entry }) => {
                 state.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let bytes = Bytes::from(bytes);
-                repo.store().create(&repo.names().pack(&entry.name), bytes.clone())?;
+                let (bytes, name) = (Bytes::from(bytes), repo.names().pack(&entry.name));
+                match entry.directory.class {
+                    // Listings, walks and plans of restores never touch these.
+                    StorageClass::Data => repo.store().create_cold(&name, bytes.clone())?,
+                    StorageClass::Trees => repo.store().create(&name, bytes.clone())?,
+                }
                 entries.push(entry);
                 // A store may still hold it; then, or if one is spare already, it is dropped.
                 if let Ok(buffer) = bytes.try_into_mut() {

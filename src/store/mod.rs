@@ -1,7 +1,7 @@
 //! Where a repository lies: a small synchronous face over folders of this machine, over those of a
 //! server that speaks SFTP, and over `object_store` for all else, such as cloud stores.
 //!
-//! Seven requests are all that Estrato asks of a store. Names are plain paths
+//! Eight requests are all that Estrato asks of a store. Names are plain paths
 //! without a leading `/`. A store knows nothing of what it holds: no format, no
 //! keys. [`contract::check`] holds any store to what is promised here.
 
@@ -58,11 +58,26 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// True if what [`Store::create_cold`] puts there cannot be read before it is thawed: then nothing of it
+    /// is read that can be done without.
+    fn freezes(&self) -> bool {
+        false
+    }
+
     /// Creates an object, durably, if there is none of that name.
     ///
     /// # Errors
     /// [`crate::error::StoreFault::Exists`] if there is one.
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError>;
+
+    /// The same for an object that is seldom read again: a store with a class for such puts it there. Whoever
+    /// calls this gives a name that nobody else would choose.
+    ///
+    /// # Errors
+    /// See [`Store::create`].
+    fn create_cold(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        self.create(name, data)
+    }
 
     /// Creates or replaces an object, durably.
     ///
@@ -74,13 +89,14 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`], before anything is
-    /// allocated, if it is larger than `max`.
+    /// allocated, if it is larger than `max`; [`crate::error::StoreFault::Frozen`].
     fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError>;
 
     /// Exactly `len` bytes of an object.
     ///
     /// # Errors
-    /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`] if the object ends before.
+    /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`] if the object ends before;
+    /// [`crate::error::StoreFault::Frozen`].
     fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError>;
 
     /// An object's size.
@@ -111,8 +127,8 @@ pub trait Store: Send + Sync {
 ///
 /// Behind `?`, joined by `&`, with `%2F` and the like decoded, a cloud store's location may say
 /// `endpoint` (`http://HOST:PORT`; Azure's with the account), of S3 `region` and `path-style` (`true` or
-/// `false`), of Azure `account`, and `storage-class`, for objects from
-/// [`crate::limits::CLOUD_CLASS_MIN`] on.
+/// `false`), of Azure `account`, and `storage-class`, for what [`Store::create_cold`] creates, from
+/// [`crate::limits::CLOUD_CLASS_MIN`] bytes on.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a location of another kind, or credentials that cannot be used;
@@ -218,7 +234,20 @@ mod tests {
             assert_eq!(store.describe(), described);
             assert!(store.is_far() && store.local_path().is_none());
         }
-        let cold = open_with("s3://bucket/a?storage-class=DEEP_ARCHIVE", &environment, Patience::default());
-        assert!(cold.err().is_some_and(|e| e.to_string().contains("thawed")));
+        for (location, freezes) in [
+            ("s3://bucket/a", false),
+            ("s3://bucket/a?storage-class=STANDARD_IA", false),
+            ("s3://bucket/a?storage-class=GLACIER_IR", false),
+            ("s3://bucket/a?storage-class=GLACIER", true),
+            ("s3://bucket/a?storage-class=DEEP_ARCHIVE", true),
+            ("gs://bucket/a?storage-class=ARCHIVE", false),
+            ("az://box/a?storage-class=Cold", false),
+            ("az://box/a?storage-class=Archive", true),
+        ] {
+            let store = open_with(location, &environment, Patience::default()).unwrap();
+            assert_eq!(store.freezes(), freezes, "{location}");
+        }
+        let nonsense = open_with("s3://bucket/a?storage-class=a/b", &environment, Patience::default());
+        assert!(nonsense.err().is_some_and(|e| e.to_string().contains("no name of a class")));
     }
 }

@@ -1,6 +1,7 @@
 //! Stores that are far: the contract on real servers and on a double of Google's, what a probe finds,
 //! the program on them, and a network that fails. Servers that are not installed are said as SKIPPED.
 
+mod cold;
 mod contract;
 mod double;
 mod network;
