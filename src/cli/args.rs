@@ -222,9 +222,9 @@ pub struct RestoreArgs {
     /// An id, its beginning, 'latest' or 'latest~N'; and a path in it
     #[arg(value_name = "SNAP[:PATH]", required_unless_present = "at")]
     pub snapshot: Option<String>,
-    /// The folder to restore to
-    #[arg(long, value_name = "DIR")]
-    pub target: PathBuf,
+    /// The folder to restore to; must be given, but for --plan
+    #[arg(long, value_name = "DIR", required_unless_present = "plan")]
+    pub target: Option<PathBuf>,
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Restore only what matches, and what lies below it; may be given several times
@@ -239,6 +239,9 @@ pub struct RestoreArgs {
     /// Only tell what would be restored
     #[arg(long)]
     pub dry_run: bool,
+    /// List the packs that would be read, and their sizes, as if nothing were there; restore nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub plan: bool,
     /// Choose owners and groups by number, never by name
     #[arg(long)]
     pub numeric_owner: bool,
