@@ -187,6 +187,10 @@ pub const RESTORE_BATCH_DIRS: usize = 512;
 pub const RESTORE_BATCH_WORTH: u64 = 64 * 1024 * 1024;
 /// Frames that one round of a restore or a check plans at most.
 pub const READ_BATCH_FRAMES: usize = 50_000;
+/// Packs whose names a warm-up command is given at once.
+pub const WARM_UP_PACKS: usize = 1000;
+/// The longest wait that can be asked for, seconds: what is thawed does not stay so.
+pub const WAIT_SECONDS_MAX: u64 = 366 * 86_400;
 /// Blobs that a check looks at together at most.
 pub const CHECK_BATCH_BLOBS: usize = 500_000;
 /// What a request to a store that is far is taken to cost beside its bytes, as bytes: about what a line

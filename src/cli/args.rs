@@ -1,7 +1,9 @@
 //! What can be given on the command line.
 
+use super::quantity;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Encrypted, deduplicated backups of many tenants' exports
 #[derive(Parser)]
@@ -242,6 +244,13 @@ pub struct RestoreArgs {
     /// List the packs that would be read, and their sizes, as if nothing were there; restore nothing
     #[arg(long, conflicts_with = "dry_run")]
     pub plan: bool,
+    /// Run this before any data is read; it finds the names of the packs that will be, one on a line, on its
+    /// standard input, and ESTRATO_REPO in its environment. If it fails nothing is restored
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["dry_run", "plan"])]
+    pub warm_up_command: Option<String>,
+    /// Then wait so long: seconds, or with s, m, h or d behind it
+    #[arg(long, value_name = "TIME", requires = "warm_up_command", value_parser = quantity::time)]
+    pub warm_up_wait: Option<Duration>,
     /// Choose owners and groups by number, never by name
     #[arg(long)]
     pub numeric_owner: bool,

@@ -2,12 +2,14 @@
 
 use super::args::RestoreArgs;
 use super::context::Context;
-use super::{look, output, plan, progress};
+use super::{look, output, plan, progress, warm};
 use crate::format::node::Kind;
 use crate::monitor::{Event, Monitor as _};
-use crate::restore::{self, Options};
+use crate::restore::{self, Options, Outcome};
+use crate::snapshot::Snapshot;
 use anyhow::Result;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs the command.
@@ -16,7 +18,7 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode> {
     progress::heed_interrupts(&context.progress);
     let named = args.snapshot.as_deref().unwrap_or("latest");
     let (chosen, node) = look::choose(context, &repo, named, &args.filter)?;
-    let options = Options {
+    let mut options = Options {
         include: args.include.clone(),
         exclude: args.exclude.clone(),
         delete: args.delete,
@@ -36,6 +38,13 @@ pub fn run(context: &Context, args: &RestoreArgs) -> Result<ExitCode> {
         context.progress.done();
         return plan::print(context, &chosen, &needs?);
     };
+    if let Some(command) = &args.warm_up_command {
+        let needs = restore::needs(&repo, &root, only.clone(), &options, &*context.progress);
+        context.progress.done();
+        let needs = needs?;
+        warm::up(context, command, args.warm_up_wait.unwrap_or_default(), &needs)?;
+        options.warmed = Some(needs.frames);
+    }
     let whole = only.is_none() && !named.contains(':') && args.include.is_empty();
     let total = whole.then_some(chosen.manifest.summary.total.bytes);
     context.progress.event(Event::Phase { name: "restoring", total_bytes: total });

@@ -264,3 +264,63 @@ fn a_plan_is_printed_and_nothing_is_made() {
     let lost = place.run(&["--cache-dir", "new", "restore", "latest", "--plan"]).expect_code(1);
     assert!(lost.stderr().contains("no index object names"), "{}", lost.stderr());
 }
+
+/// The packs of data that a plan names, as the program prints it.
+fn planned(place: &Place, snapshot: &str) -> BTreeSet<String> {
+    let plan = place.run(&["restore", snapshot, "--plan", "--json"]).expect_code(0).json();
+    let packs = plan["plan"]["packs"].as_array().unwrap().iter().filter(|pack| pack["kind"] == "data");
+    packs.map(|pack| pack["object"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_warm_up_is_given_every_pack_before_anything_is_restored() {
+    let place = four_days();
+    let script = "test ! -e out && cat >> names && echo \"$ESTRATO_REPO\" > where && echo heard";
+    let arguments =
+        ["restore", "latest", "--target", "out", "--json", "--warm-up-command", script, "--warm-up-wait", "0"];
+    let ran = place.run(&arguments).expect_code(0);
+    assert_eq!(ran.json()["outcome"]["failures"], 0);
+    assert!(ran.stderr().contains("heard"), "what it prints is no result: {}", ran.stderr());
+    let names = fs::read_to_string(place.path("names")).unwrap();
+    assert_eq!(names.lines().map(str::to_owned).collect::<BTreeSet<_>>(), planned(&place, "latest"));
+    assert_eq!(names.lines().count(), planned(&place, "latest").len(), "each once");
+    assert_eq!(fs::read_to_string(place.path("where")).unwrap(), "repo\n");
+    assert_eq!(fs::read(place.path("out/large")).unwrap(), noise("large", 18_000_000));
+    // Where no data is needed nobody is asked.
+    let arguments =
+        ["restore", "latest:empty", "--target", "out", "--warm-up-command", "false", "--warm-up-wait", "1h"];
+    place.run(&arguments).expect_code(0);
+    // One that fails keeps everything from being restored.
+    let ran = place.run(&["restore", "latest", "--target", "none", "--warm-up-command", "exit 3"]).expect_code(1);
+    assert!(ran.stderr().contains("the warm-up command failed (exit status: 3); nothing was restored"));
+    assert!(!place.path("none").exists());
+    for wrong in [&["--plan"][..], &["--dry-run"]] {
+        let arguments = [&["restore", "latest", "--target", "none", "--warm-up-command", "true"], wrong].concat();
+        place.run(&arguments).expect_code(2);
+    }
+    place.run(&["restore", "latest", "--target", "none", "--warm-up-wait", "5m"]).expect_code(2);
+}
+
+#[test]
+fn an_interrupt_ends_a_warm_up_and_the_wait() {
+    let place = Place::with_repository();
+    place.write("source/a", noise("a", 10_000));
+    place.snapshot(&["--quiet"]);
+    for (script, wait) in [("touch started; sleep 1000 & echo $! > sleeper; wait", "0"), ("touch started", "1h")] {
+        let arguments = ["restore", "latest", "--target", "out", "--warm-up-command", script, "--warm-up-wait", wait];
+        let mut child = place.command(&arguments).spawn().unwrap();
+        while !place.path("started").exists() || (wait == "0" && !place.path("sleeper").exists()) {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended, and was not asked to");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        fs::remove_file(place.path("started")).unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{script}");
+        assert!(!place.path("out").exists());
+    }
+    // What the command had started went with it.
+    let sleeper = fs::read_to_string(place.path("sleeper")).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/stat", sleeper.trim())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+}

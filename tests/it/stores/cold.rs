@@ -110,6 +110,43 @@ fn what_is_frozen_is_needed_by_nothing_but_a_restore() {
     assert!(restored.stderr().contains("--warm-up-command"), "{}", restored.stderr());
 }
 
+/// Thaws what is named on its standard input, as a user's script would.
+const THAW: &str = r#"
+import os, sys, urllib.parse, urllib.request
+endpoint = urllib.parse.parse_qs(os.environ["ESTRATO_REPO"].split("?")[1])["endpoint"][0]
+body = b"<RestoreRequest><Days>1</Days></RestoreRequest>"
+# What moto takes for a signature.
+anybody = {"Authorization": "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request", "Content-Type": "text/xml"}
+for name in sys.stdin.read().split():
+    url = f"{endpoint}/bucket/p/{name}?restore"
+    urllib.request.urlopen(urllib.request.Request(url, method="POST", data=body, headers=anybody))
+"#;
+
+#[test]
+fn what_was_thawed_by_name_is_all_that_a_restore_needs() {
+    let Some(moto) = Server::moto(false) else { return };
+    let place = Place::new();
+    let location = format!("s3://bucket/p?endpoint={}&storage-class=GLACIER", moto.endpoint());
+    let run = |arguments: &[&str]| run(&place, &location, arguments);
+    run(&["init", "--new-key-file", "key"]).expect_code(0);
+    for n in 0..3 {
+        place.write("source/file", noise(&format!("file {n}"), 5_000_000));
+        place.write(format!("source/more/{n}"), noise(&format!("more {n}"), 200_000));
+        run(&["snapshot", "source"]).expect_code(0);
+    }
+    place.write("thaw.py", THAW);
+    let python = super::servers::python().unwrap().display().to_string();
+    let thaw = format!("'{python}' thaw.py");
+    let arguments =
+        ["restore", "latest~1:source/file", "--target", "out", "--warm-up-command", &thaw, "--warm-up-wait", "0s"];
+    run(&arguments).expect_code(0);
+    assert_eq!(std::fs::read(place.path("out/file")).unwrap(), noise("file 1", 5_000_000));
+    // What was not named is frozen still.
+    let checked = run(&["check", "--read-data", "--json"]).expect_code(0).json();
+    assert_eq!((checked["damages"].as_u64(), checked["frozen_packs"].as_u64()), (Some(0), Some(2)), "{checked}");
+    run(&["restore", "latest", "--target", "newest"]).expect_code(1);
+}
+
 #[test]
 fn azure_says_what_is_frozen_in_words_of_its_own() {
     let place = tempfile::tempdir().unwrap();

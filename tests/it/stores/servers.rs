@@ -32,6 +32,11 @@ fn program(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The Python that the servers run by.
+pub fn python() -> Option<PathBuf> {
+    program("venv/bin/python3")
+}
+
 /// What moto takes for a signature where it looks at none.
 const ANYBODY: &str = "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request";
 
@@ -126,7 +131,7 @@ impl Server {
     /// Azurite, with a container `box`.
     pub fn azurite(place: &Path) -> Option<Self> {
         let azurite = program("node_modules/.bin/azurite-blob")?;
-        let python = program("venv/bin/python3")?;
+        let python = python()?;
         let place = place.to_path_buf();
         let server = Self::started(move |port| {
             let mut command = tied(&azurite);
