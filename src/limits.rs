@@ -279,6 +279,8 @@ pub const CLOUD_UPLOAD_PART: usize = 64 * 1024;
 pub const CLOUD_ANSWER_MAX: usize = 16 * 1024 * 1024;
 /// What is read of an answer that refuses, bytes.
 pub const CLOUD_REFUSAL_MAX: usize = 64 * 1024;
+/// Bytes whose time within a rate is waited for at once, where nothing else divides them.
+pub const PACE_PART: usize = 64 * 1024;
 /// How often credentials in a profile file are looked at again, seconds.
 pub const CLOUD_PROFILE_SECONDS: u64 = 30;
 /// Pages in a row of which no object came, in a listing.

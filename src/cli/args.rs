@@ -1,6 +1,6 @@
 //! What can be given on the command line.
 
-use super::quantity;
+use super::quantity::{self, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +38,14 @@ pub struct Global {
     /// Where local state is kept [default: under the user's cache folder]
     #[arg(long, global = true, value_name = "PATH")]
     pub cache_dir: Option<PathBuf>,
+    /// Send no more than so many bytes per second, such as 500k or 10M
+    #[arg(long, global = true, value_name = "RATE", default_value = "0", hide_default_value = true,
+        value_parser = quantity::rate)]
+    pub limit_upload: Rate,
+    /// Receive no more than so many bytes per second
+    #[arg(long, global = true, value_name = "RATE", default_value = "0", hide_default_value = true,
+        value_parser = quantity::rate)]
+    pub limit_download: Rate,
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,

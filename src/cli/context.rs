@@ -12,9 +12,9 @@ use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::Cipher;
 use crate::limits;
-use crate::monitor::{Event, Monitor as _};
+use crate::monitor::{Event, Monitor};
 use crate::repo::{Access, LocalFolder, Repository, Secret};
-use crate::store::{self, Store};
+use crate::store::{self, Rates, Store};
 use secrecy::SecretString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write as _};
@@ -32,6 +32,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Tells what goes on.
     pub progress: Arc<Progress>,
+    /// What every store keeps to.
+    rates: Rates,
     /// The local state of the repository that was opened.
     local: OnceLock<LocalFolder>,
 }
@@ -58,7 +60,10 @@ impl Context {
     pub fn new(global: Global) -> Self {
         let bar = !global.no_progress && !global.quiet && !global.json && std::io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(bar, global.quiet, global.json));
-        Self { global, clock: Arc::new(SystemClock::default()), progress, local: OnceLock::new() }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let monitor: Arc<dyn Monitor> = Arc::<Progress>::clone(&progress);
+        let rates = Rates::new(global.limit_upload.0, global.limit_download.0, &clock, &monitor);
+        Self { global, clock, progress, rates, local: OnceLock::new() }
     }
 
     /// Where the repository lies.
@@ -73,7 +78,7 @@ impl Context {
 
     /// The store.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        store::open(&self.location()?)
+        store::open_limited(&self.location()?, self.rates.clone())
     }
 
     /// Where local state is kept.

@@ -21,10 +21,16 @@ pub fn time(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "give seconds, or a number with s, m, h or d behind it".into())
 }
 
-/// Bytes per second; `None` for 0, which is no bound.
-pub fn rate(text: &str) -> Result<Option<NonZeroU64>, String> {
+/// Bytes per second; `None` for no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<NonZeroU64>);
+
+/// Bytes per second; 0 is no bound.
+pub fn rate(text: &str) -> Result<Rate, String> {
     let bytes = scaled(text, &[("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)]);
-    bytes.map(NonZeroU64::new).ok_or_else(|| "give bytes per second, such as 500k or 10M; 0 for no bound".into())
+    bytes
+        .map(|bytes| Rate(NonZeroU64::new(bytes)))
+        .ok_or_else(|| "give bytes per second, such as 500k or 10M; 0 for no bound".into())
 }
 
 #[cfg(test)]
@@ -43,10 +49,12 @@ mod tests {
 
     #[test]
     fn rates() {
-        for (text, bytes) in [("1", 1), ("500k", 500_000), ("500K", 500_000), ("10M", 10_000_000), ("2g", 2_000_000_000)] {
-            assert_eq!(rate(text), Ok(NonZeroU64::new(bytes)), "{text}");
+        for (text, bytes) in
+            [("1", 1), ("500k", 500_000), ("500K", 500_000), ("10M", 10_000_000), ("2g", 2_000_000_000)]
+        {
+            assert_eq!(rate(text), Ok(Rate(NonZeroU64::new(bytes))), "{text}");
         }
-        assert_eq!((rate("0"), rate("0k")), (Ok(None), Ok(None)));
+        assert_eq!((rate("0"), rate("0k")), (Ok(Rate(None)), Ok(Rate(None))));
         for text in ["", "k", "-1", "1.5M", "10MB", "10 M", "18446744073709551615k"] {
             assert!(rate(text).is_err(), "{text}");
         }

@@ -11,9 +11,11 @@ mod fault;
 #[cfg(feature = "fault-store")]
 mod faulty;
 mod folders;
+mod limited;
 mod listing;
 mod local;
 mod memory;
+mod pace;
 pub mod probe;
 mod sftp;
 mod staged;
@@ -24,11 +26,13 @@ pub use cloud::{Environment, Patience};
 pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
 pub use memory::Memory;
+pub use pace::Rates;
 pub use sftp::Sftp;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError};
 use bytes::Bytes;
+use limited::Limited;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -135,7 +139,15 @@ pub trait Store: Send + Sync {
 /// [`Error::Local`] where the current folder is unknown, or a profile cannot be read. None repeats a
 /// credential.
 pub fn open(location: &str) -> Result<Arc<dyn Store>> {
-    open_with(location, &|name| std::env::var(name).ok(), Patience::default())
+    open_limited(location, Rates::default())
+}
+
+/// The same, sending and receiving no faster than these rates.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_limited(location: &str, rates: Rates) -> Result<Arc<dyn Store>> {
+    open_at(location, &|name| std::env::var(name).ok(), Patience::default(), rates)
 }
 
 /// The same with another environment, and other bounds of waiting.
@@ -143,6 +155,19 @@ pub fn open(location: &str) -> Result<Arc<dyn Store>> {
 /// # Errors
 /// Those of [`open`].
 pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patience) -> Result<Arc<dyn Store>> {
+    open_at(location, environment, patience, Rates::default())
+}
+
+/// All of these together.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_at(
+    location: &str,
+    environment: &Environment<'_>,
+    patience: Patience,
+    rates: Rates,
+) -> Result<Arc<dyn Store>> {
     let path = match scheme(location) {
         None => location,
         Some(("file", path)) => match path.strip_prefix("//") {
@@ -150,8 +175,10 @@ pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patien
             Some(path) if path.starts_with('/') => path,
             Some(_) => return Err(Error::Invalid("file://HOST is another machine; write file:PATH".into())),
         },
-        Some(("sftp", rest)) => return Ok(Arc::new(Sftp::new(rest)?)),
-        Some((scheme, rest)) if cloud::is_scheme(scheme) => return cloud::open(scheme, rest, environment, patience),
+        Some(("sftp", rest)) => return Ok(Arc::new(Sftp::new(rest)?.at(rates))),
+        Some((scheme, rest)) if cloud::is_scheme(scheme) => {
+            return cloud::open(scheme, rest, environment, patience, rates);
+        }
         Some((scheme, _)) => {
             return Err(Error::Invalid(format!(
                 "{scheme}: is no kind of store that this version knows; give a path, file:PATH, \
@@ -163,7 +190,8 @@ pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patien
     if path.is_empty() {
         return Err(Error::Invalid("the repository's location is empty".into()));
     }
-    Ok(Arc::new(Local::new(path)?))
+    let local = Local::new(path)?;
+    Ok(if rates.is_unbounded() { Arc::new(local) } else { Arc::new(Limited::new(local, rates)) })
 }
 
 /// What stands before the first colon, if it looks like the name of a kind of store, and the rest.

@@ -6,6 +6,7 @@ mod contract;
 mod double;
 mod network;
 mod program;
+pub mod rates;
 mod servers;
 
 use estrato::error::Result;

@@ -18,9 +18,11 @@ mod page;
 mod patience;
 mod profile;
 mod s3;
+mod turn;
 
 pub use patience::Patience;
 
+use super::pace::Rates;
 use super::{Listed, Store, fault, wrapped};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError, StoreFault};
@@ -93,12 +95,17 @@ pub(super) fn open(
     scheme: &str,
     rest: &str,
     environment: &Environment<'_>,
-    patience: Patience,
+    mut patience: Patience,
+    rates: Rates,
 ) -> Result<Arc<dyn Store>> {
     let Some(kind) = Kind::of(scheme) else { return Err(Error::Invalid(format!("{scheme}: is no kind of store"))) };
     let location = Location::parse(kind, rest)?;
     let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let connector = http::Connector { patience: patience.clone(), authorities: authorities(kind, &environment)? };
+    // All connections may have a pack, and share the rate.
+    let all = limits::PACK_MAX.saturating_mul(limits::CLOUD_CONNECTIONS as u64);
+    patience.request = patience.request.saturating_add(rates.longest(all));
+    let authorities = authorities(kind, &environment)?;
+    let connector = http::Connector { patience: patience.clone(), authorities, rates };
     let client = match kind {
         Kind::S3 => s3::client(&location, &environment, connector)?,
         Kind::Gcs => gcs::client(&location, &environment, connector)?,
