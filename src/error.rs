@@ -34,6 +34,8 @@ pub enum StoreFault {
     Denied,
     /// The store is full.
     Full,
+    /// The object is there, in a class of storage from which it must be thawed before it is read.
+    Frozen,
     /// The object is larger than the reader may take, or shorter than the range asked for.
     Size,
     /// The store did not answer; trying again may help.
@@ -206,6 +208,11 @@ impl Error {
             Error::Store(e) => matches!(e.fault, StoreFault::NotFound | StoreFault::Size),
             _ => false,
         }
+    }
+
+    /// True if what was asked for is whole, as far as anyone knows, and must be thawed before it is read.
+    pub fn is_frozen(&self) -> bool {
+        matches!(self, Error::Store(e) if e.fault == StoreFault::Frozen)
     }
 
     /// The same once more, for whoever asks again, if the object is at fault.

@@ -187,6 +187,10 @@ pub const RESTORE_BATCH_DIRS: usize = 512;
 pub const RESTORE_BATCH_WORTH: u64 = 64 * 1024 * 1024;
 /// Frames that one round of a restore or a check plans at most.
 pub const READ_BATCH_FRAMES: usize = 50_000;
+/// Packs whose names a warm-up command is given at once.
+pub const WARM_UP_PACKS: usize = 1000;
+/// The longest wait that can be asked for, seconds: what is thawed does not stay so.
+pub const WAIT_SECONDS_MAX: u64 = 366 * 86_400;
 /// Blobs that a check looks at together at most.
 pub const CHECK_BATCH_BLOBS: usize = 500_000;
 /// What a request to a store that is far is taken to cost beside its bytes, as bytes: about what a line
@@ -288,13 +292,14 @@ pub const CLOUD_UPLOAD_PART: usize = 64 * 1024;
 pub const CLOUD_ANSWER_MAX: usize = 16 * 1024 * 1024;
 /// What is read of an answer that refuses, bytes.
 pub const CLOUD_REFUSAL_MAX: usize = 64 * 1024;
+/// Bytes whose time within a rate is waited for at once, where nothing else divides them.
+pub const PACE_PART: usize = 64 * 1024;
 /// How often credentials in a profile file are looked at again, seconds.
 pub const CLOUD_PROFILE_SECONDS: u64 = 30;
 /// Pages in a row of which no object came, in a listing.
 pub const CLOUD_BARREN_PAGES: usize = 1000;
-/// Objects of fewer bytes keep the store's own class: small ones cost more in a cold class, and are read
-/// more often.
-pub const CLOUD_CLASS_MIN: usize = 1024 * 1024;
+/// Objects of fewer bytes keep the store's own class: a cold one counts each as if it had so many.
+pub const CLOUD_CLASS_MIN: usize = 128 * 1024;
 /// A profile file, or a file of certificates or keys that the environment names, bytes.
 pub const CLOUD_FILE_MAX: u64 = 4 * 1024 * 1024;
 

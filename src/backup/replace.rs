@@ -42,7 +42,7 @@ pub struct Replace<'r> {
 impl<'r> Replace<'r> {
     /// A stream of `kind` that replaces the blobs at `level` of the stream `old`.
     pub fn new(kind: BlobKind, old: &Content, level: u8, lane: &Lane<'r>) -> Self {
-        let readable = lane.makes_deltas() && old.level >= level && !old.is_empty();
+        let readable = lane.makes_deltas(kind) && old.level >= level && !old.is_empty();
         let old = readable.then(|| Align::new(snapshot::lists_at(lane.repository(), old, level)));
         Self { kind, old, run: PlainFrame::new(kind), covered: 0, tries: Tries::default() }
     }

@@ -20,6 +20,7 @@ use super::{Findings, Trouble};
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::node::Kind;
+use crate::format::pack::BlobKind;
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::Lane;
@@ -110,7 +111,7 @@ impl<'a, 'w> Walk<'a, 'w> {
         jobs: Sender<Job>,
         done: Receiver<Done>,
     ) -> Self {
-        let deltas = lane.as_ref().is_some_and(Lane::makes_deltas);
+        let deltas = lane.as_ref().is_some_and(|lane| lane.makes_deltas(BlobKind::Chunk));
         let moved = settings.base.started().filter(|_| deltas).map(|started| {
             let notes = match &settings.base {
                 Base::Known(version) => known.map(|known| (known, version.number)),

@@ -1,7 +1,9 @@
 //! What can be given on the command line.
 
+use super::quantity::{self, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Encrypted, deduplicated backups of many tenants' exports
 #[derive(Parser)]
@@ -39,6 +41,14 @@ pub struct Global {
     /// Keep no local state, and use none
     #[arg(long, global = true, conflicts_with = "cache_dir")]
     pub no_cache: bool,
+    /// Send no more than so many bytes per second, such as 500k or 10M
+    #[arg(long, global = true, value_name = "RATE", default_value = "0", hide_default_value = true,
+        value_parser = quantity::rate)]
+    pub limit_upload: Rate,
+    /// Receive no more than so many bytes per second
+    #[arg(long, global = true, value_name = "RATE", default_value = "0", hide_default_value = true,
+        value_parser = quantity::rate)]
+    pub limit_download: Rate,
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -225,9 +235,9 @@ pub struct RestoreArgs {
     /// An id, its beginning, 'latest' or 'latest~N'; and a path in it
     #[arg(value_name = "SNAP[:PATH]", required_unless_present = "at")]
     pub snapshot: Option<String>,
-    /// The folder to restore to
-    #[arg(long, value_name = "DIR")]
-    pub target: PathBuf,
+    /// The folder to restore to; must be given, but for --plan
+    #[arg(long, value_name = "DIR", required_unless_present = "plan")]
+    pub target: Option<PathBuf>,
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Restore only what matches, and what lies below it; may be given several times
@@ -242,6 +252,16 @@ pub struct RestoreArgs {
     /// Only tell what would be restored
     #[arg(long)]
     pub dry_run: bool,
+    /// List the packs that would be read, and their sizes, as if nothing were there; restore nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub plan: bool,
+    /// Run this before any data is read; it finds the names of the packs that will be, one on a line, on its
+    /// standard input, and ESTRATO_REPO in its environment. If it fails nothing is restored
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["dry_run", "plan"])]
+    pub warm_up_command: Option<String>,
+    /// Then wait so long: seconds, or with s, m, h or d behind it
+    #[arg(long, value_name = "TIME", requires = "warm_up_command", value_parser = quantity::time)]
+    pub warm_up_wait: Option<Duration>,
     /// Choose owners and groups by number, never by name
     #[arg(long)]
     pub numeric_owner: bool,

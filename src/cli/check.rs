@@ -3,10 +3,13 @@
 use super::args::CheckArgs;
 use super::context::Context;
 use super::{exit, output, progress};
-use crate::maintenance::{self, Damage, Depth};
+use crate::maintenance::{self, Damage, Depth, Report};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+
+/// Packs that are named where they are only not read.
+const FROZEN_SHOWN: usize = 10;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
@@ -23,6 +26,8 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
             "read_bytes": report.read_bytes, "blobs": report.blobs, "unnamed_packs": report.unnamed,
             "unused_slots": report.unused_slots,
             "unindexed": report.unindexed, "unchecked": report.unchecked,
+            "frozen": report.frozen, "frozen_packs": report.frozen_packs, "frozen_bytes": report.frozen_bytes,
+            "frames_on_frozen": report.on_frozen,
         }))?;
     } else {
         let mut text = String::new();
@@ -63,10 +68,30 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
             for what in &report.unchecked {
                 let _ = writeln!(text, "not checked: {what}");
             }
+            if report.frozen_packs > 0 {
+                frozen(&mut text, &report);
+            }
         }
         output::print(&text)?;
     }
     Ok(if report.damages > 0 { ExitCode::from(exit::DAMAGE) } else { ExitCode::SUCCESS })
+}
+
+/// What was not read since it must be thawed before.
+fn frozen(text: &mut String, report: &Report) {
+    let packs = output::counted(report.frozen_packs, "pack", "packs");
+    let _ = writeln!(text, "not checked: {packs} ({}) that must be thawed first", output::size(report.frozen_bytes));
+    for object in report.frozen.iter().take(FROZEN_SHOWN) {
+        let _ = writeln!(text, "  {}", output::escaped(object.as_bytes()));
+    }
+    let beyond = report.frozen_packs.saturating_sub(FROZEN_SHOWN as u64);
+    if beyond > 0 {
+        let _ = writeln!(text, "  and {} more", output::counted(beyond, "pack", "packs"));
+    }
+    if report.on_frozen > 0 {
+        let frames = output::counted(report.on_frozen, "frame", "frames");
+        let _ = writeln!(text, "not checked: {frames} of other packs that rest on them");
+    }
 }
 
 /// One damaged object: what is wrong with it, how much rests on it, and where.

@@ -12,9 +12,9 @@ use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::Cipher;
 use crate::limits;
-use crate::monitor::{Event, Monitor as _};
+use crate::monitor::{Event, Monitor};
 use crate::repo::{self, Access, LocalFolder, Repository, Secret};
-use crate::store::{self, Cached, Store};
+use crate::store::{self, Cached, Rates, Store};
 use secrecy::SecretString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write as _};
@@ -32,6 +32,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Tells what goes on.
     pub progress: Arc<Progress>,
+    /// What every store keeps to.
+    rates: Rates,
     /// The local state of the repository that was opened.
     local: OnceLock<LocalFolder>,
     store: OnceLock<Place>,
@@ -67,13 +69,10 @@ impl Context {
     pub fn new(global: Global) -> Self {
         let bar = !global.no_progress && !global.quiet && !global.json && std::io::stderr().is_terminal();
         let progress = Arc::new(Progress::new(bar, global.quiet, global.json));
-        Self {
-            global,
-            clock: Arc::new(SystemClock::default()),
-            progress,
-            local: OnceLock::new(),
-            store: OnceLock::new(),
-        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let monitor: Arc<dyn Monitor> = Arc::<Progress>::clone(&progress);
+        let rates = Rates::new(global.limit_upload.0, global.limit_download.0, &clock, &monitor);
+        Self { global, clock, progress, rates, local: OnceLock::new(), store: OnceLock::new() }
     }
 
     /// Where the repository lies.
@@ -93,15 +92,19 @@ impl Context {
 
     /// The store itself, even if copies of it are kept: for whoever looks whether all is there.
     pub fn bare(&self) -> Result<()> {
-        let place = Place { store: store::open(&self.location()?)?, copies: None };
+        let place = Place { store: self.opened()?, copies: None };
         self.store.set(place).map_err(|_| Error::Invalid("the store is in use already".into()))
+    }
+
+    fn opened(&self) -> Result<Arc<dyn Store>> {
+        store::open_limited(&self.location()?, self.rates.clone())
     }
 
     fn place(&self) -> Result<Place> {
         if let Some(place) = self.store.get() {
             return Ok(place.clone());
         }
-        let store = store::open(&self.location()?)?;
+        let store = self.opened()?;
         let copies = match self.cache()?.filter(|_| store.is_far()) {
             Some(cache) => Some(Arc::new(Cached::new(Arc::clone(&store), &cache.join("far"), repo::lasting))),
             None => None,

@@ -44,6 +44,9 @@ fn hint(e: &Error) -> Option<&'static str> {
         Error::Store(e) => match e.fault {
             StoreFault::Full => "make room where the repository lies; nothing that was there is lost",
             StoreFault::Denied => "you must be let in where the repository lies, and its folder be writable for this",
+            StoreFault::Frozen => {
+                "'estrato restore --plan' names the packs to thaw, and --warm-up-command has them thawed first"
+            }
             StoreFault::Unavailable => "try again later; what was sent is kept",
             _ => return None,
         },

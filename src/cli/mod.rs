@@ -9,12 +9,15 @@ mod init;
 mod key;
 mod look;
 mod output;
+mod plan;
 mod progress;
+mod quantity;
 mod restore;
 mod snapshot;
 mod stats;
 mod store;
 mod tenant;
+mod warm;
 
 use anyhow::Result;
 use args::{Cli, Command};

@@ -60,7 +60,8 @@ impl Progress {
         }
     }
 
-    fn say(&self, text: &str) {
+    /// Says a line beside the bar.
+    pub fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::complain(text)),
             None => output::complain(text),

@@ -205,7 +205,13 @@ impl Check<'_> {
         }
         let mut found = packs::read_all(self.repo, jobs, self.monitor)?;
         found.sort_by_key(|result| result.name);
+        let sizes: HashMap<PackName, u64> = jobs.iter().map(|job| (job.name, job.size)).collect();
         for result in found {
+            if result.is_frozen {
+                let size = sizes.get(&result.name).copied().unwrap_or_default();
+                self.report.froze(self.repo.names().pack(&result.name), size);
+            }
+            self.report.on_frozen += result.on_frozen;
             self.report.read_bytes += result.bytes;
             self.report.blobs += result.blobs;
             let bad = result.bad_frames.values().map(HashSet::len).max().unwrap_or(0);

@@ -47,6 +47,10 @@ pub(super) struct PackResult {
     pub bad_frames: HashMap<EntryNumber, HashSet<u32>>,
     /// Frames that cannot be decoded since something below them is damaged: that object.
     pub resting: HashMap<FrameName, String>,
+    /// It must be thawed before it can be read: nothing is known of what is in it.
+    pub is_frozen: bool,
+    /// Its frames that rest on what is frozen: nothing is known of them either.
+    pub on_frozen: u64,
     /// Frames that the index gives it, at the most.
     pub frames: usize,
     /// The entries that name it.
@@ -63,7 +67,7 @@ impl PackResult {
     /// A frame cannot be planned: tells the object for whose sake.
     fn rests_in_vain(&mut self, repo: &Repository, entry: EntryNumber, number: u32, frame: &Frame) -> Result<()> {
         let object = match repo.bases(frame) {
-            Err(e) if e.is_damage() => object_of(&e).0,
+            Err(e) if e.is_damage() || e.is_frozen() => object_of(&e).0,
             Err(e) => return Err(e),
             // All that it rests on can be read, and is more than a blob may rest on.
             Ok(_) => repo.names().pack(&self.name),
@@ -165,6 +169,8 @@ fn read_pack(repo: &Repository, job: &Job) -> Result<PackResult> {
         problems: Vec::new(),
         bad_frames: HashMap::new(),
         resting: HashMap::new(),
+        is_frozen: false,
+        on_frozen: 0,
         frames: maps.iter().map(|map| map.frames().len()).max().unwrap_or(0),
         entries: job.entries.clone(),
         can_open: false,
@@ -173,6 +179,10 @@ fn read_pack(repo: &Repository, job: &Job) -> Result<PackResult> {
         Ok(bytes) => bytes,
         Err(e) => {
             let e = Error::from(e);
+            if e.is_frozen() {
+                (result.is_frozen, result.bytes) = (true, 0);
+                return Ok(result);
+            }
             if !e.is_damage() {
                 return Err(e);
             }
@@ -266,6 +276,10 @@ impl<'r> Batch<'r> {
                 Ok(plain) => {
                     hashed = blobs.len() as u64;
                     wrong_blob(repo, planned, blobs, plain)
+                }
+                Err(e) if e.is_frozen() => {
+                    results[*at].lock().unwrap_or_else(PoisonError::into_inner).on_frozen += 1;
+                    return Ok(());
                 }
                 Err(e) if object_of(&e).0 != repo.names().pack(&planned.pack()) => {
                     let mut result = results[*at].lock().unwrap_or_else(PoisonError::into_inner);

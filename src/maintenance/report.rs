@@ -66,6 +66,15 @@ pub struct Report {
     pub read_bytes: u64,
     /// Blobs that were decoded and hashed.
     pub blobs: u64,
+    /// Packs that were to be read and must be thawed before: the first `limits::REPORT_MAX`. Nothing is known
+    /// of what is in them.
+    pub frozen: Vec<String>,
+    /// Such packs in all.
+    pub frozen_packs: u64,
+    /// Their bytes.
+    pub frozen_bytes: u64,
+    /// Frames of other packs that rest on such, and were not decoded.
+    pub on_frozen: u64,
     /// Packs that no index object names: left by interrupted backups, and harmless unless the index lacks
     /// something.
     pub unnamed: u64,
@@ -104,6 +113,15 @@ impl Report {
             }
         }
         Some(damage)
+    }
+
+    /// Notes that a pack of so many bytes must be thawed before it can be read.
+    pub(super) fn froze(&mut self, object: String, size: u64) {
+        self.frozen_packs += 1;
+        self.frozen_bytes += size;
+        if self.frozen.len() < limits::REPORT_MAX {
+            self.frozen.push(object);
+        }
     }
 
     /// Notes that an entry of a snapshot needs a damaged object; `blob` is what it needs of it. No reason

@@ -237,7 +237,7 @@ impl Repository {
         let below = self.index.find_base(id, hint, |copy| Ok(copy.depth() < frame.depth))?;
         if let Some(copy) = below {
             match self.copy_of(frame.kind, &copy, budget) {
-                Err(e) if e.is_damage() => {}
+                Err(e) if e.is_damage() || e.is_frozen() => {}
                 other => return other,
             }
         }
@@ -245,7 +245,7 @@ impl Repository {
         for copy in self.index.base_copies(id)?.iter().filter(|copy| copy.depth() < frame.depth) {
             match self.copy_of(frame.kind, copy, budget) {
                 Ok(blob) => return Ok(blob),
-                Err(e) if e.is_damage() => last = e,
+                Err(e) if e.is_damage() || e.is_frozen() => last = e,
                 Err(e) => return Err(e),
             }
         }
@@ -263,7 +263,8 @@ impl Repository {
             return Ok(blob);
         }
         // The index on this machine may have lost a copy: what the store says counts.
-        if self.index.renew()?
+        if !last.is_frozen()
+            && self.index.renew()?
             && let Some(blob) = self.any_copy(kind, id, &mut last)?
         {
             self.index.condemn(format!("it does not name every copy of a {}", kind_name(kind)));
@@ -276,7 +277,7 @@ impl Repository {
         for copy in self.index.copies(id)? {
             match self.copy_of(kind, &copy, &mut Budget::default()) {
                 Ok(blob) => return Ok(Some(blob)),
-                Err(e) if e.is_damage() => *last = e,
+                Err(e) if e.is_damage() || e.is_frozen() => *last = e,
                 Err(e) => return Err(e),
             }
         }

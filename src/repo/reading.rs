@@ -10,6 +10,7 @@
 //! blobs against their ids.
 
 use super::blobs::Failed;
+use super::frames::FrameSet;
 use super::kept::Kept;
 use super::{Repository, side};
 use crate::crypto::stack;
@@ -96,6 +97,8 @@ pub struct Reading {
     plain: u64,
     /// Frames that rest on what the index does not know.
     in_vain: HashSet<(EntryNumber, u32)>,
+    /// Frames that are taken before others which hold the same.
+    preferred: Option<Arc<FrameSet>>,
     hint: Hint,
 }
 
@@ -103,6 +106,21 @@ pub struct Reading {
 pub type Visit<'v> = dyn Fn(FrameNumber, Result<&[u8]>) -> Result<()> + Sync + 'v;
 
 impl Reading {
+    /// Nothing yet; where something has several copies, those in `preferred` are taken before others.
+    pub fn preferring(preferred: Option<Arc<FrameSet>>) -> Self {
+        Self { preferred, ..Self::default() }
+    }
+
+    /// The frames that are taken before others.
+    pub fn preferred(&self) -> Option<&Arc<FrameSet>> {
+        self.preferred.as_ref()
+    }
+
+    /// All frames of the plan.
+    pub fn frames(&self) -> &[Planned] {
+        &self.frames
+    }
+
     /// Frames so far.
     pub fn len(&self) -> usize {
         self.frames.len()
@@ -181,10 +199,17 @@ impl Reading {
     /// rests on what nobody has must not hide the others.
     fn plan_base(&mut self, repo: &Repository, id: &BaseId, depth: u8, left: &mut usize) -> Result<Option<Base>> {
         let is_below = |copy: &BlobCopy| Ok(copy.depth() < depth);
-        let first = match repo.index().find_base(id, &mut self.hint, is_below)? {
-            None => repo.index().find_base_surely(id, is_below)?,
-            found => found,
-        };
+        let mut first = None;
+        if let Some(preferred) = &self.preferred {
+            let is_preferred = |copy: &BlobCopy| Ok(copy.depth() < depth && preferred.holds(copy));
+            first = repo.index().find_base(id, &mut self.hint, is_preferred)?;
+        }
+        if first.is_none() {
+            first = repo.index().find_base(id, &mut self.hint, is_below)?;
+        }
+        if first.is_none() {
+            first = repo.index().find_base_surely(id, is_below)?;
+        }
         let Some(first) = first else { return Ok(None) };
         let base = |frame, copy: &BlobCopy| Base { frame, at: copy.at(), len: copy.size(), id: copy.id() };
         if let Some(below) = self.plan(repo, Place::of(&first), first.frame(), left)? {
@@ -383,7 +408,7 @@ impl Run<'_> {
                 // Some of its frames may still be there: each is asked for by itself.
                 Err(e) => {
                     let e = Error::from(e);
-                    if !e.is_damage() {
+                    if !e.is_damage() && !e.is_frozen() {
                         return Err(e);
                     }
                 }
@@ -406,6 +431,7 @@ impl Run<'_> {
                 self.note_failed(number, &e);
                 (self.visit)(number, Err(e))
             }
+            Err(e) if e.is_frozen() => (self.visit)(number, Err(e)),
             Err(e) => Err(e),
         }
     }
@@ -486,6 +512,7 @@ impl Run<'_> {
                 }
             }
             Err(e) if e.is_damage() && self.again_left.load(Ordering::Relaxed) > 0 => {}
+            Err(e) if e.is_frozen() => {}
             Err(e) => return Err(e),
         }
         // There may be another copy; if there is none, this tells why.

@@ -133,6 +133,8 @@ pub struct WriterState<'m> {
     monitor: &'m dyn Monitor,
     /// Where what is far is read only if that is worth it.
     worth: Option<Worth>,
+    /// What was stored before turned out to be frozen: no more of it is asked for.
+    is_frozen: AtomicBool,
     /// The objects of which was told: each once.
     told: Mutex<HashSet<String>>,
     /// Blobs on their way, and not yet in the index on this machine.
@@ -151,6 +153,7 @@ impl<'m> WriterState<'m> {
             deltas,
             monitor,
             worth: None,
+            is_frozen: AtomicBool::new(false),
             told: Mutex::default(),
             underway: Mutex::default(),
             has_failed: AtomicBool::new(false),
@@ -318,9 +321,12 @@ impl<'w> Lane<'w> {
         self.repo
     }
 
-    /// True if runs may rest on what they replace: a key that cannot read it cannot do that.
-    pub fn makes_deltas(&self) -> bool {
-        self.state.deltas.deepest_base().is_some() && self.repo.private_key().is_ok()
+    /// True if runs of this kind may rest on what they replace: a key that cannot read it cannot do that,
+    /// and what must be thawed first is not read.
+    pub fn makes_deltas(&self, kind: BlobKind) -> bool {
+        self.state.deltas.deepest_base().is_some()
+            && self.repo.private_key().is_ok()
+            && !(kind.class() == StorageClass::Data && self.repo.store().freezes())
     }
 
     /// The id of a blob.
@@ -462,15 +468,21 @@ impl Compress<'_> {
     }
 
     fn run(&mut self, run: &PlainFrame, replaced: &[BlobId], tries: &Tries) -> Result<()> {
+        let is_frozen = run.kind.class() == StorageClass::Data && self.state.is_frozen.load(Ordering::Relaxed);
         let bases = match &mut self.chooser {
-            None => Ok(None),
-            Some(chooser) => chooser.bases(run.kind, replaced, run.bytes.len()),
+            Some(chooser) if !is_frozen => chooser.bases(run.kind, replaced, run.bytes.len()),
+            _ => Ok(None),
         };
         let bases = match bases {
             Ok(bases) => bases,
             // What is new never waits for what is old.
             Err(e) if e.is_damage() => {
                 self.state.warn(&e, "what replaces it is stored whole");
+                None
+            }
+            Err(e) if e.is_frozen() => {
+                self.state.is_frozen.store(true, Ordering::Relaxed);
+                self.state.warn(&e, "from here on what is new is stored whole");
                 None
             }
             Err(e) => return Err(e),
@@ -538,6 +550,7 @@ fn upload(
         let bytes = Bytes::from(bytes);
         let name = repo.names().pack(&entry.name);
         let created = match entry.directory.class {
+            // Listings, walks and plans of restores never touch these.
             StorageClass::Data => repo.store().create_cold(&name, bytes.clone()),
             StorageClass::Trees => repo.store().create(&name, bytes.clone()),
         };

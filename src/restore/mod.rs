@@ -4,9 +4,11 @@
 //! they belong. Owner, mode, attributes and times come last.
 
 mod fetch;
+mod needs;
 mod plan;
 mod rounds;
 mod run;
 pub mod target;
 
+pub use needs::{Need, Needs, needs};
 pub use run::{Options, Outcome, run};

@@ -9,7 +9,7 @@ use crate::id::BlobId;
 use crate::index::{BlobCopy, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
-use crate::repo::{FrameNumber, Reading, Repository};
+use crate::repo::{FrameNumber, FrameSet, Reading, Repository};
 use crate::snapshot::{Leaves, leaves};
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
@@ -208,6 +208,11 @@ pub(super) struct Rest<'r> {
 }
 
 impl Round {
+    /// An empty one; see [`Reading::preferring`].
+    pub fn new(preferred: Option<Arc<FrameSet>>) -> Self {
+        Self { reading: Reading::preferring(preferred), ..Self::default() }
+    }
+
     /// True once the round should be written before more is planned.
     pub fn is_full(&self) -> bool {
         self.writes.len() >= limits::RESTORE_BATCH_BLOBS
@@ -318,23 +323,41 @@ impl Round {
     }
 
     fn write(&mut self, repo: &Repository, id: BlobId, file: u32, offset: u64, len: u64) -> Result<Write> {
-        // An entry that gives another length is wrong; whoever wrote it must not hide a right one.
-        let right = |copy: &BlobCopy| Ok(u64::from(copy.size()) == len);
-        let found = match repo.index().find(&id, &mut self.hint, right)? {
-            None => repo.index().find_surely(&id, right)?,
-            found => found,
-        };
-        let Some(copy) = found else {
-            return Err(match repo.index().copies(&id)?.first() {
-                None => repo.unindexed(BlobKind::Chunk, &id),
-                Some(copy) => Error::damaged(
-                    repo.names().pack(&copy.pack()),
-                    format!("the index gives chunk {id} another length"),
-                ),
-            });
-        };
+        let copy = chunk(repo, &id, len, self.reading.preferred(), &mut self.hint)?;
         let frame = self.reading.need(repo, &copy)?;
         Ok(Write { frame, at: copy.at(), len: copy.size(), file, offset, id })
+    }
+}
+
+/// The copy of a chunk of that length that is to be read: one of the preferred frames, if it lies in one.
+pub(super) fn chunk(
+    repo: &Repository,
+    id: &BlobId,
+    len: u64,
+    preferred: Option<&Arc<FrameSet>>,
+    hint: &mut Hint,
+) -> Result<BlobCopy> {
+    // An entry that gives another length is wrong; whoever wrote it must not hide a right one.
+    let fits = |copy: &BlobCopy| u64::from(copy.size()) == len;
+    let right = |copy: &BlobCopy| Ok(fits(copy));
+    if let Some(preferred) = preferred
+        && let Some(copy) = repo.index().find(id, hint, |copy| Ok(fits(copy) && preferred.holds(copy)))?
+    {
+        return Ok(copy);
+    }
+    let found = match repo.index().find(id, hint, right)? {
+        None => repo.index().find_surely(id, right)?,
+        found => found,
+    };
+    match found {
+        Some(copy) => Ok(copy),
+        None => Err(match repo.index().copies(id)?.first() {
+            None => repo.unindexed(BlobKind::Chunk, id),
+            Some(copy) => {
+                let why = format!("the index gives chunk {id} another length");
+                Error::damaged(repo.names().pack(&copy.pack()), why)
+            }
+        }),
     }
 }
 

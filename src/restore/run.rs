@@ -11,7 +11,7 @@ use crate::format::content::Content;
 use crate::format::node::{Kind, Node};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::Repository;
+use crate::repo::{FrameSet, Repository};
 use crate::snapshot::Folder;
 use crate::source::files::Trail;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -36,6 +36,8 @@ pub struct Options {
     pub numeric_owner: bool,
     /// Compare everything with the snapshot once it is written.
     pub verify: bool,
+    /// Frames ([`super::Needs::frames`]) that are read before others which hold the same: they were warmed up.
+    pub warmed: Option<Arc<FrameSet>>,
 }
 
 /// What a restore did.
@@ -108,7 +110,7 @@ pub fn run(
             monitor,
             owners: &owners,
             selected,
-            round: Round::default(),
+            round: Round::new(options.warmed.clone()),
             rounds,
             firsts: HashMap::new(),
             target,
@@ -127,13 +129,13 @@ pub fn run(
 }
 
 /// Which entries are restored.
-struct Selected {
+pub(super) struct Selected {
     include: Option<Gitignore>,
     exclude: Gitignore,
 }
 
 impl Selected {
-    fn new(options: &Options) -> Result<Self> {
+    pub fn new(options: &Options) -> Result<Self> {
         let build = |patterns: &[String]| {
             let mut builder = GitignoreBuilder::new("");
             for pattern in patterns {
@@ -147,12 +149,12 @@ impl Selected {
         Ok(Self { include, exclude: build(&options.exclude)? })
     }
 
-    fn is_all(&self) -> bool {
+    pub fn is_all(&self) -> bool {
         self.exclude.is_empty() && self.include.is_none()
     }
 
     /// Whether an entry is left out, and whether it and all below it is asked for; `above`: a folder above it is.
-    fn chooses(&self, path: &Path, dir: bool, above: bool) -> (bool, bool) {
+    pub fn chooses(&self, path: &Path, dir: bool, above: bool) -> (bool, bool) {
         let excluded = !self.exclude.is_empty() && self.exclude.matched(path, dir).is_ignore();
         let included = || self.include.as_ref().is_none_or(|include| include.matched(path, dir).is_ignore());
         (excluded, above || included())
@@ -457,7 +459,8 @@ impl<'r> Restore<'r> {
     /// Has what was planned written, once the round before is.
     fn flush(&mut self) -> Result<()> {
         self.settle()?;
-        self.rounds.begin(std::mem::take(&mut self.round))
+        let next = Round::new(self.options.warmed.clone());
+        self.rounds.begin(std::mem::replace(&mut self.round, next))
     }
 
     /// Waits for the round that is being written, and does what follows from it.

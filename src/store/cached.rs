@@ -387,6 +387,10 @@ impl Store for Cached {
         self.inner.is_far()
     }
 
+    fn freezes(&self) -> bool {
+        self.inner.freezes()
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         self.inner.create(name, data.clone())?;
         if (self.rule)(name) != Lasting::No {

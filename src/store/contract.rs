@@ -21,13 +21,14 @@ fn done<T>(result: Result<T, StoreError>) -> T {
     }
 }
 
-/// Holds an empty store to the contract: creation of a name once, also by eight threads at a time;
-/// listings, ranges, bounds, sizes; replacing and deleting. What it wrote is left behind.
+/// Holds an empty store to the contract: creation of a name once, be it seldom read, and by eight threads
+/// at a time; listings, ranges, bounds, sizes; replacing and deleting. What it wrote is left behind.
 ///
 /// # Panics
 /// With what was broken.
 pub fn check(store: &dyn Store) {
     creates_once(store);
+    creates_cold_once(store);
     one_of_many_creates(store);
     lists(store);
     reads(store);
@@ -38,6 +39,16 @@ fn creates_once(store: &dyn Store) {
     done(store.create("once/a", Bytes::from_static(b"first")));
     assert_eq!(fault(store.create("once/a", Bytes::from_static(b"second"))), StoreFault::Exists);
     assert_eq!(&done(store.read("once/a", 100))[..], b"first", "a refused create must change nothing");
+}
+
+/// It may have to be thawed before it is read: what is there is told by its size.
+fn creates_cold_once(store: &dyn Store) {
+    done(store.create_cold("cold/a", Bytes::from_static(b"first")));
+    let second = Bytes::from_static(b"the second");
+    assert_eq!(fault(store.create_cold("cold/a", second.clone())), StoreFault::Exists);
+    assert_eq!(fault(store.create("cold/a", second)), StoreFault::Exists);
+    assert_eq!(done(store.size("cold/a")), 5);
+    assert!(done(store.list("cold")).iter().any(|o| o.name == "cold/a" && o.size == 5));
 }
 
 fn one_of_many_creates(store: &dyn Store) {

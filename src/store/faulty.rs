@@ -212,10 +212,23 @@ impl Store for Faulty {
         self.inner.is_far()
     }
 
+    fn freezes(&self) -> bool {
+        self.inner.freezes()
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         let go = |overwrite| match overwrite {
             true => self.inner.write(name, data.clone()),
             false => self.inner.create(name, data.clone()),
+        };
+        self.request("create", name, data.len(), go, || Self::broken("create", name))
+    }
+
+    // One request like the other: whoever decides need not know of both.
+    fn create_cold(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        let go = |overwrite| match overwrite {
+            true => self.inner.write(name, data.clone()),
+            false => self.inner.create_cold(name, data.clone()),
         };
         self.request("create", name, data.len(), go, || Self::broken("create", name))
     }

@@ -1,7 +1,7 @@
 //! Where a repository lies: a small synchronous face over folders of this machine, over those of a
 //! server that speaks SFTP, and over `object_store` for all else, such as cloud stores.
 //!
-//! Seven requests are all that Estrato asks of a store. Names are plain paths
+//! Eight requests are all that Estrato asks of a store. Names are plain paths
 //! without a leading `/`. A store knows nothing of what it holds: no format, no
 //! keys. [`contract::check`] holds any store to what is promised here.
 
@@ -12,9 +12,11 @@ mod fault;
 #[cfg(feature = "fault-store")]
 mod faulty;
 mod folders;
+mod limited;
 mod listing;
 mod local;
 mod memory;
+mod pace;
 pub mod probe;
 mod sftp;
 mod staged;
@@ -26,11 +28,13 @@ pub use cloud::{Environment, Patience};
 pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
 pub use memory::Memory;
+pub use pace::Rates;
 pub use sftp::Sftp;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError};
 use bytes::Bytes;
+use limited::Limited;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,13 +64,20 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// True if what [`Store::create_cold`] puts there cannot be read before it is thawed: then nothing of it
+    /// is read that can be done without.
+    fn freezes(&self) -> bool {
+        false
+    }
+
     /// Creates an object, durably, if there is none of that name.
     ///
     /// # Errors
     /// [`crate::error::StoreFault::Exists`] if there is one.
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError>;
 
-    /// Creates an object that is rarely read: where the store has a class for such, it may lie there.
+    /// The same for an object that is seldom read again: a store with a class for such puts it there. Whoever
+    /// calls this gives a name that nobody else would choose.
     ///
     /// # Errors
     /// See [`Store::create`].
@@ -84,13 +95,14 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`], before anything is
-    /// allocated, if it is larger than `max`.
+    /// allocated, if it is larger than `max`; [`crate::error::StoreFault::Frozen`].
     fn read(&self, name: &str, max: u64) -> Result<Bytes, StoreError>;
 
     /// Exactly `len` bytes of an object.
     ///
     /// # Errors
-    /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`] if the object ends before.
+    /// [`crate::error::StoreFault::NotFound`]; [`crate::error::StoreFault::Size`] if the object ends before;
+    /// [`crate::error::StoreFault::Frozen`].
     fn read_range(&self, name: &str, offset: u64, len: usize) -> Result<Bytes, StoreError>;
 
     /// The same of an object of which more will be read: whoever keeps copies may fetch all of it.
@@ -129,15 +141,23 @@ pub trait Store: Send + Sync {
 ///
 /// Behind `?`, joined by `&`, with `%2F` and the like decoded, a cloud store's location may say
 /// `endpoint` (`http://HOST:PORT`; Azure's with the account), of S3 `region` and `path-style` (`true` or
-/// `false`), of Azure `account`, and `storage-class`, for objects from
-/// [`crate::limits::CLOUD_CLASS_MIN`] on.
+/// `false`), of Azure `account`, and `storage-class`, for what [`Store::create_cold`] creates, from
+/// [`crate::limits::CLOUD_CLASS_MIN`] bytes on.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a location of another kind, or credentials that cannot be used;
 /// [`Error::Local`] where the current folder is unknown, or a profile cannot be read. None repeats a
 /// credential.
 pub fn open(location: &str) -> Result<Arc<dyn Store>> {
-    open_with(location, &|name| std::env::var(name).ok(), Patience::default())
+    open_limited(location, Rates::default())
+}
+
+/// The same, sending and receiving no faster than these rates.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_limited(location: &str, rates: Rates) -> Result<Arc<dyn Store>> {
+    open_at(location, &|name| std::env::var(name).ok(), Patience::default(), rates)
 }
 
 /// The same with another environment, and other bounds of waiting.
@@ -145,6 +165,19 @@ pub fn open(location: &str) -> Result<Arc<dyn Store>> {
 /// # Errors
 /// Those of [`open`].
 pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patience) -> Result<Arc<dyn Store>> {
+    open_at(location, environment, patience, Rates::default())
+}
+
+/// All of these together.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_at(
+    location: &str,
+    environment: &Environment<'_>,
+    patience: Patience,
+    rates: Rates,
+) -> Result<Arc<dyn Store>> {
     let path = match scheme(location) {
         None => location,
         Some(("file", path)) => match path.strip_prefix("//") {
@@ -152,8 +185,10 @@ pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patien
             Some(path) if path.starts_with('/') => path,
             Some(_) => return Err(Error::Invalid("file://HOST is another machine; write file:PATH".into())),
         },
-        Some(("sftp", rest)) => return Ok(Arc::new(Sftp::new(rest)?)),
-        Some((scheme, rest)) if cloud::is_scheme(scheme) => return cloud::open(scheme, rest, environment, patience),
+        Some(("sftp", rest)) => return Ok(Arc::new(Sftp::new(rest)?.at(rates))),
+        Some((scheme, rest)) if cloud::is_scheme(scheme) => {
+            return cloud::open(scheme, rest, environment, patience, rates);
+        }
         Some((scheme, _)) => {
             return Err(Error::Invalid(format!(
                 "{scheme}: is no kind of store that this version knows; give a path, file:PATH, \
@@ -165,7 +200,8 @@ pub fn open_with(location: &str, environment: &Environment<'_>, patience: Patien
     if path.is_empty() {
         return Err(Error::Invalid("the repository's location is empty".into()));
     }
-    Ok(Arc::new(Local::new(path)?))
+    let local = Local::new(path)?;
+    Ok(if rates.is_unbounded() { Arc::new(local) } else { Arc::new(Limited::new(local, rates)) })
 }
 
 /// What stands before the first colon, if it looks like the name of a kind of store, and the rest.
@@ -236,7 +272,20 @@ mod tests {
             assert_eq!(store.describe(), described);
             assert!(store.is_far() && store.local_path().is_none());
         }
-        let cold = open_with("s3://bucket/a?storage-class=DEEP_ARCHIVE", &environment, Patience::default());
-        assert!(cold.err().is_some_and(|e| e.to_string().contains("thawed")));
+        for (location, freezes) in [
+            ("s3://bucket/a", false),
+            ("s3://bucket/a?storage-class=STANDARD_IA", false),
+            ("s3://bucket/a?storage-class=GLACIER_IR", false),
+            ("s3://bucket/a?storage-class=GLACIER", true),
+            ("s3://bucket/a?storage-class=DEEP_ARCHIVE", true),
+            ("gs://bucket/a?storage-class=ARCHIVE", false),
+            ("az://box/a?storage-class=Cold", false),
+            ("az://box/a?storage-class=Archive", true),
+        ] {
+            let store = open_with(location, &environment, Patience::default()).unwrap();
+            assert_eq!(store.freezes(), freezes, "{location}");
+        }
+        let nonsense = open_with("s3://bucket/a?storage-class=a/b", &environment, Patience::default());
+        assert!(nonsense.err().is_some_and(|e| e.to_string().contains("no name of a class")));
     }
 }

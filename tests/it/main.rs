@@ -24,4 +24,5 @@ mod streams;
 mod support;
 mod testdata;
 mod tree;
+mod warm;
 mod world;

@@ -137,3 +137,10 @@ fn a_full_disk_under_the_server_fails_the_snapshot_and_harms_no_other() {
     remote.run(&["restore", "latest", "--target", "out", "--verify"]).expect_code(0);
     assert_eq!(std::fs::read(place.path("out/source/b")).unwrap(), noise("b", 21_000_000));
 }
+
+#[test]
+fn rates_are_kept() {
+    let Some(remote) = Remote::new() else { return };
+    let folder = remote.place.path("store");
+    crate::stores::rates::keeps_them(&|rates| std::sync::Arc::new(remote.store(&folder).at(rates)));
+}

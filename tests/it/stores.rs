@@ -2,12 +2,14 @@
 //! the program on them, and a network that fails. Servers that are not installed are said as SKIPPED.
 
 mod calls;
+mod cold;
 mod contract;
 mod double;
 mod far;
 mod faults;
 mod network;
 mod program;
+pub mod rates;
 mod servers;
 mod writers;
 

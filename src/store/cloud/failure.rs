@@ -148,6 +148,9 @@ impl Asked {
             | (_, "QuotaExceeded" | "XMinioStorageFull" | "InsufficientCapacity" | "StorageQuotaExceeded") => {
                 Failure::new(StoreFault::Full, format!("the store is full ({})", said(&answer)))
             }
+            (_, "InvalidObjectState" | "BlobArchived" | "BlobBeingRehydrated") => {
+                Failure::new(StoreFault::Frozen, format!("it is frozen ({})", said(&answer)))
+            }
             // A write that conflicts with one that is under way, and did not take place.
             (409, "ConditionalRequestConflict" | "OperationAborted") => passing,
             (409, "BlobImmutableDueToPolicy") => denied("the object is locked"),
@@ -210,6 +213,8 @@ mod tests {
             (403, "SignatureDoesNotMatch", StoreFault::Denied, Again::Never),
             (400, "ExpiredToken", StoreFault::Denied, Again::Once),
             (401, "", StoreFault::Denied, Again::Once),
+            (403, "InvalidObjectState", StoreFault::Frozen, Again::Never),
+            (409, "BlobArchived", StoreFault::Frozen, Again::Never),
             (507, "", StoreFault::Full, Again::Never),
             (403, "QuotaExceeded", StoreFault::Full, Again::Never),
             (416, "", StoreFault::Size, Again::Never),

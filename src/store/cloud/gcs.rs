@@ -93,7 +93,11 @@ mod tests {
 
     fn made(rest: &str, set: &[(&str, &str)]) -> Result<Client> {
         let environment = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
-        let connector = Connector { patience: super::super::Patience::default(), authorities: Vec::new() };
+        let connector = Connector {
+            patience: super::super::Patience::default(),
+            authorities: Vec::new(),
+            rates: Default::default(),
+        };
         client(&Location::parse(Kind::Gcs, rest).unwrap(), &environment, connector)
     }
 

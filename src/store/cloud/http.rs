@@ -4,7 +4,9 @@
 
 use super::page;
 use super::patience::Patience;
+use super::turn::Turn;
 use crate::limits;
+use crate::store::pace::{Pace, Rates};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, poll_fn, select};
@@ -89,6 +91,7 @@ pub(super) struct Connector {
     pub patience: Patience,
     /// More authorities to trust, PEM.
     pub authorities: Vec<reqwest::Certificate>,
+    pub rates: Rates,
 }
 
 impl HttpConnector for Connector {
@@ -107,7 +110,7 @@ impl HttpConnector for Connector {
             .tls_certs_merge(self.authorities.iter().cloned())
             .build()
             .map_err(|e| object_store::Error::Generic { store: "HTTP", source: Box::new(e) })?;
-        Ok(HttpClient::new(Client { client, patience: self.patience.clone() }))
+        Ok(HttpClient::new(Client { client, patience: self.patience.clone(), rates: self.rates.clone() }))
     }
 }
 
@@ -115,6 +118,7 @@ impl HttpConnector for Connector {
 struct Client {
     client: reqwest::Client,
     patience: Patience,
+    rates: Rates,
 }
 
 /// An error without words: those were noted.
@@ -148,11 +152,11 @@ impl HttpService for Client {
         let is_success = parts.status.is_success();
         if is_success && is_content {
             noted.note(Heard::Answer(answer));
-            let incoming = Incoming::new(body, idle, &host, &noted);
+            let incoming = Incoming::new(body, idle, &host, &noted).at(&self.rates);
             return Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(incoming)));
         }
         let max = if is_success { limits::CLOUD_ANSWER_MAX } else { limits::CLOUD_REFUSAL_MAX };
-        let incoming = Incoming::new(body, idle, &host, &noted);
+        let incoming = Incoming::new(body, idle, &host, &noted).at(&self.rates);
         let bytes = match gather(incoming, max).await {
             Ok((bytes, whole)) if whole || !is_success => bytes,
             Ok(_) => return Err(broken(Broken::Hopeless, format!("an answer of more than {max} bytes"))),
@@ -184,7 +188,8 @@ impl Client {
         let moved = Arc::new(Mutex::new(Instant::now() + self.patience.connect + self.patience.idle));
         if body.content_length() > 0 {
             let patience = self.patience.clone();
-            let outgoing = Outgoing { left: body.content_length(), body, patience, until: Arc::clone(&moved) };
+            let (left, pace, until) = (body.content_length(), self.rates.upload.clone(), Arc::clone(&moved));
+            let outgoing = Outgoing { left, body, patience, pace, held: None, until };
             *request.body_mut() = Some(reqwest::Body::wrap(outgoing));
         }
         let until = || *moved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,6 +239,9 @@ struct Outgoing {
     body: HttpRequestBody,
     left: usize,
     patience: Patience,
+    pace: Option<Arc<Pace>>,
+    /// A part whose turn has not come.
+    held: Option<(Frame<Bytes>, Turn)>,
     /// When it will have lasted too long that nothing moved.
     until: Arc<Mutex<Instant>>,
 }
@@ -243,27 +251,43 @@ impl Body for Outgoing {
     type Error = HttpError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            self.left = self.left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        if self.held.is_none() {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            let len = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+            self.left = self.left.saturating_sub(len);
+            let turn = self.pace.as_ref().map(|pace| Turn::of(pace, len));
+            let wait = if self.left > 0 { self.patience.idle } else { self.patience.answer };
+            // What waits for its turn is not idle.
+            let wait = wait.saturating_add(turn.as_ref().map_or(Duration::ZERO, Turn::left));
+            *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + wait;
+            match (frame, turn) {
+                (Some(Ok(frame)), Some(turn)) => self.held = Some((frame, turn)),
+                (frame, _) => return Poll::Ready(frame),
+            }
         }
-        let wait = if self.left > 0 { self.patience.idle } else { self.patience.answer };
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + wait;
-        Poll::Ready(frame)
+        if let Some((_, turn)) = &mut self.held {
+            ready!(turn.poll(cx));
+        }
+        Poll::Ready(self.held.take().map(|(frame, _)| Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let held = self.held.as_ref().and_then(|(frame, _)| frame.data_ref()).map_or(0, Bytes::len);
+        let behind = self.body.size_hint();
+        behind.exact().map_or(behind, |len| SizeHint::with_exact(len + held as u64))
     }
 }
 
 /// What comes, until nothing comes for too long.
 struct Incoming {
     body: reqwest::Body,
+    pace: Option<Arc<Pace>>,
+    /// That of the part which came last: nothing more is asked for before it is over.
+    turn: Option<Turn>,
     idle: Duration,
     patience: Pin<Box<Sleep>>,
     host: String,
@@ -273,7 +297,11 @@ struct Incoming {
 impl Incoming {
     fn new(body: reqwest::Body, idle: Duration, host: &str, noted: &Arc<Noted>) -> Self {
         let patience = Box::pin(sleep_until(Instant::now() + idle));
-        Self { body, idle, patience, host: host.to_owned(), noted: Arc::clone(noted) }
+        Self { body, pace: None, turn: None, idle, patience, host: host.to_owned(), noted: Arc::clone(noted) }
+    }
+
+    fn at(self, rates: &Rates) -> Self {
+        Self { pace: rates.download.clone(), ..self }
     }
 
     fn broken(&self, how: Broken, why: String) -> HttpError {
@@ -287,6 +315,12 @@ impl Body for Incoming {
     type Error = HttpError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        if let Some(turn) = &mut self.turn {
+            ready!(turn.poll(cx));
+            self.turn = None;
+            let next = Instant::now() + self.idle;
+            self.patience.as_mut().reset(next);
+        }
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Err(e))) => {
                 let (_, why) = sort(e);
@@ -295,6 +329,8 @@ impl Body for Incoming {
             Poll::Ready(frame) => {
                 let next = Instant::now() + self.idle;
                 self.patience.as_mut().reset(next);
+                let len = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+                self.turn = self.pace.as_ref().map(|pace| Turn::of(pace, len));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| silent())))
             }
             Poll::Pending => {

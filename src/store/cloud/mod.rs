@@ -18,9 +18,11 @@ mod page;
 mod patience;
 mod profile;
 mod s3;
+mod turn;
 
 pub use patience::Patience;
 
+use super::pace::Rates;
 use super::{Listed, Store, fault, wrapped};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError, StoreFault};
@@ -61,6 +63,13 @@ struct Client {
     endpoint: Option<String>,
 }
 
+/// How often an object will be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Warmth {
+    Hot,
+    Cold,
+}
+
 /// A store that is far.
 struct Cloud {
     engine: Arc<Engine>,
@@ -69,8 +78,8 @@ struct Cloud {
     host: String,
     prefix: String,
     place: String,
-    /// The storage class of large objects.
-    class: Option<String>,
+    /// The storage class of objects that are seldom read.
+    class: Option<Class>,
     patience: Patience,
     /// It has answered.
     is_known: AtomicBool,
@@ -86,12 +95,17 @@ pub(super) fn open(
     scheme: &str,
     rest: &str,
     environment: &Environment<'_>,
-    patience: Patience,
+    mut patience: Patience,
+    rates: Rates,
 ) -> Result<Arc<dyn Store>> {
     let Some(kind) = Kind::of(scheme) else { return Err(Error::Invalid(format!("{scheme}: is no kind of store"))) };
     let location = Location::parse(kind, rest)?;
     let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-    let connector = http::Connector { patience: patience.clone(), authorities: authorities(kind, &environment)? };
+    // All connections may have a pack, and share the rate.
+    let all = limits::PACK_MAX.saturating_mul(limits::CLOUD_CONNECTIONS as u64);
+    patience.request = patience.request.saturating_add(rates.longest(all));
+    let authorities = authorities(kind, &environment)?;
+    let connector = http::Connector { patience: patience.clone(), authorities, rates };
     let client = match kind {
         Kind::S3 => s3::client(&location, &environment, connector)?,
         Kind::Gcs => gcs::client(&location, &environment, connector)?,
@@ -103,26 +117,35 @@ pub(super) fn open(
         kind,
         host: client.host,
         place: location.describe(client.endpoint.as_deref()),
-        class: class(&location)?,
+        class: Class::of(&location)?,
         prefix: location.prefix,
         patience,
         is_known: AtomicBool::new(false),
     }))
 }
 
-/// The storage class that a location asks for.
-fn class(location: &Location) -> Result<Option<String>> {
-    let Some(class) = location.option("storage-class") else { return Ok(None) };
-    let is_name = class.len() <= 40 && class.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let sleeps = ["GLACIER", "DEEP_ARCHIVE", "Archive"];
-    match (location.kind, is_name) {
-        (_, false) => Err(Error::Invalid("storage-class: that is no name of a class".into())),
-        (Kind::S3 | Kind::Azure, _) if sleeps.iter().any(|name| name.eq_ignore_ascii_case(class)) => {
-            Err(Error::Invalid(format!(
-                "storage-class={class}: what lies there must be thawed before it is read, and nothing here does that"
-            )))
+/// A class of storage, as the provider calls it.
+struct Class {
+    name: String,
+    /// What lies there must be thawed before it is read.
+    freezes: bool,
+}
+
+impl Class {
+    /// The one that a location asks for.
+    fn of(location: &Location) -> Result<Option<Self>> {
+        let Some(name) = location.option("storage-class") else { return Ok(None) };
+        if name.len() > 40 || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            return Err(Error::Invalid("storage-class: that is no name of a class".into()));
         }
-        _ => Ok(Some(class.to_owned())),
+        let freezing: &[&str] = match location.kind {
+            Kind::S3 => &["GLACIER", "DEEP_ARCHIVE"],
+            // Its archive is slow to pay off, and not to read.
+            Kind::Gcs => &[],
+            Kind::Azure => &["Archive"],
+        };
+        let freezes = freezing.iter().any(|class| class.eq_ignore_ascii_case(name));
+        Ok(Some(Self { name: name.to_owned(), freezes }))
     }
 }
 
@@ -187,25 +210,26 @@ impl Cloud {
         }
     }
 
-    async fn put(&self, path: &ObjectPath, data: &Bytes, mode: PutMode) -> Result<(), Failure> {
+    async fn put(&self, path: &ObjectPath, data: &Bytes, mode: PutMode, warmth: Warmth) -> Result<(), Failure> {
         let parts: PutPayload = (0..data.len())
             .step_by(limits::CLOUD_UPLOAD_PART)
             .map(|at| data.slice(at..data.len().min(at + limits::CLOUD_UPLOAD_PART)))
             .collect();
         let mut attributes = Attributes::new();
-        if let Some(class) = self.class.clone().filter(|_| data.len() >= limits::CLOUD_CLASS_MIN) {
-            attributes.insert(Attribute::StorageClass, class.into());
+        let is_cold = warmth == Warmth::Cold && data.len() >= limits::CLOUD_CLASS_MIN;
+        if let Some(class) = self.class.as_ref().filter(|_| is_cold) {
+            attributes.insert(Attribute::StorageClass, class.name.clone().into());
         }
         let options = PutOptions { mode, attributes, ..PutOptions::default() };
         self.once(self.backend.put_opts(path, parts, options)).await.map(|_| ())
     }
 
-    async fn create_or_find(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+    async fn create_or_find(&self, name: &str, data: Bytes, warmth: Warmth) -> Result<(), StoreError> {
         let path = self.path("create", name)?;
         let mut trial = self.trial("create", name);
         let mut may_be_there = false;
         loop {
-            let failure = match self.put(&path, &data, PutMode::Create).await {
+            let failure = match self.put(&path, &data, PutMode::Create, warmth).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
@@ -228,6 +252,11 @@ impl Cloud {
                 Err(e) if e.fault == StoreFault::NotFound => {
                     trial.again(Failure::passing("it was there, and is not"), true).await?;
                 }
+                // Nobody else would choose such a name; its length must do for a comparison.
+                Err(e) if e.fault == StoreFault::Frozen && warmth == Warmth::Cold => {
+                    let is_ours = self.head("create", name).await? == data.len() as u64;
+                    return if is_ours { Ok(()) } else { Err(trial.error(failure)) };
+                }
                 Err(e) => return Err(e),
             }
         }
@@ -237,7 +266,7 @@ impl Cloud {
         let path = self.path("write", name)?;
         let mut trial = self.trial("write", name);
         loop {
-            match self.put(&path, &data, PutMode::Overwrite).await {
+            match self.put(&path, &data, PutMode::Overwrite, Warmth::Hot).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => trial.again(of_write(failure), self.is_known()).await?,
             }
@@ -399,8 +428,16 @@ impl Store for Cloud {
         true
     }
 
+    fn freezes(&self) -> bool {
+        self.class.as_ref().is_some_and(|class| class.freezes)
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
-        self.engine.wait(self.create_or_find(name, data))
+        self.engine.wait(self.create_or_find(name, data, Warmth::Hot))
+    }
+
+    fn create_cold(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
+        self.engine.wait(self.create_or_find(name, data, Warmth::Cold))
     }
 
     fn write(&self, name: &str, data: Bytes) -> Result<(), StoreError> {

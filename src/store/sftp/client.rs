@@ -6,6 +6,7 @@ use super::link::{Link, Lost};
 use super::wire::{self, Attributes, Entry, Handle, Known, Open, Reply, Request, Status};
 use crate::error::{Malformed, StoreFault};
 use crate::limits;
+use crate::store::pace::Rates;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -50,6 +51,7 @@ pub(super) struct Connection {
     early: HashMap<u32, Reply>,
     /// What the server knows beyond the protocol.
     pub known: Known,
+    pub rates: Rates,
 }
 
 impl Connection {
@@ -60,7 +62,7 @@ impl Connection {
         let known = wire::known(hello).map_err(|e| link.nonsense(&e.0))?;
         link.forget_complaints();
         let (asked, forgotten, early) = (HashSet::new(), HashSet::new(), HashMap::new());
-        Ok(Self { link, last: 0, asked, forgotten, early, known })
+        Ok(Self { link, last: 0, asked, forgotten, early, known, rates: Rates::default() })
     }
 
     /// Sends a request, soon; what it is known by.
@@ -209,7 +211,9 @@ impl Connection {
             while at < data.len() && waiting.len() < limits::SFTP_WINDOW {
                 let block = data.slice(at..data.len().min(at + limits::SFTP_BLOCK));
                 let len = block.len();
+                self.rates.wait_to_send(len);
                 waiting.push_back(self.send(&Request::Write { file, offset: at as u64, data: block }));
+                self.push_if_paced();
                 at += len;
             }
             let Some(id) = waiting.pop_front() else { break };
@@ -228,7 +232,10 @@ impl Connection {
         loop {
             while at < into.len() && waiting.len() < limits::SFTP_WINDOW {
                 let len = (into.len() - at).min(limits::SFTP_BLOCK);
+                // What is not asked for does not come.
+                self.rates.wait_to_receive(len);
                 waiting.push_back((self.send_read(file, offset, at, len), at, len));
+                self.push_if_paced();
                 at += len;
             }
             let Some((id, from, len)) = waiting.pop_front() else { return Ok(true) };
@@ -246,6 +253,13 @@ impl Connection {
                     return ended.map(|_| false);
                 }
             }
+        }
+    }
+
+    /// Within a rate each block goes when it is due, and not when the window is full.
+    fn push_if_paced(&mut self) {
+        if !self.rates.is_unbounded() {
+            self.push();
         }
     }
 

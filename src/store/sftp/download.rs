@@ -24,6 +24,9 @@ pub(super) fn whole(connection: &mut Connection, place: &str, max: u64) -> Answe
     let first = connection.send(&Request::Read { file: &file, offset: 0, len: limits::SFTP_BLOCK as u32 });
     let told = connection.attributes(tells);
     let data = connection.data(first, limits::SFTP_BLOCK);
+    if let Ok(Some(data)) = &data {
+        connection.rates.wait_to_receive(data.len());
+    }
     let read = told.and_then(|told| match size(told) {
         None => Ok(Read::Nothing),
         Some(size) => match usize::try_from(size) {

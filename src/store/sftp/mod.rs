@@ -28,6 +28,7 @@ use self::location::Location;
 use self::pool::Pool;
 use self::upload::{Outcome, Upload};
 use self::wire::{Request, Status};
+use super::pace::Rates;
 use super::staged::{self, Mode};
 use super::{Listed, Store, fault, wrapped};
 use crate::error::{Error, Result, StoreError, StoreFault};
@@ -82,6 +83,13 @@ impl Sftp {
         let there = location.clone();
         let dial = move || Link::start(there.command(&program), silence).and_then(Connection::open);
         Ok(Self::over(location, Box::new(dial), Duration::from_millis(limits::SFTP_PAUSE_MILLIS)))
+    }
+
+    /// The same, sending and receiving no faster than these rates.
+    #[must_use]
+    pub fn at(mut self, rates: Rates) -> Self {
+        self.pool.rates = rates;
+        self
     }
 
     /// The same over connections that are opened so.

@@ -4,6 +4,7 @@
 use super::client::{Answer, Connection, Failure};
 use super::link::Lost;
 use crate::limits;
+use crate::store::pace::Rates;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,8 @@ pub(super) struct Pool {
     freed: Condvar,
     /// The pause before a second try.
     pause: Duration,
+    /// What all connections keep to together.
+    pub rates: Rates,
     /// True from a connection that was opened until a server was given up. A server that nobody has
     /// ever reached is not waited for: most likely it is misspelt.
     is_patient: AtomicBool,
@@ -44,7 +47,7 @@ impl Pool {
     pub fn new(dial: Box<Dial>, pause: Duration) -> Self {
         let state = State { idle: Vec::new(), open: 0, most: limits::SFTP_CONNECTIONS };
         let is_patient = AtomicBool::new(false);
-        Self { dial, state: Mutex::new(state), freed: Condvar::new(), pause, is_patient }
+        Self { dial, state: Mutex::new(state), freed: Condvar::new(), pause, rates: Rates::default(), is_patient }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -74,7 +77,8 @@ impl Pool {
                 return Ok((place, connection, true));
             }
             match (self.dial)() {
-                Ok(connection) => {
+                Ok(mut connection) => {
+                    connection.rates = self.rates.clone();
                     self.is_patient.store(true, Ordering::Relaxed);
                     return Ok((place, connection, false));
                 }

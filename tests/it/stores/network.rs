@@ -62,6 +62,26 @@ fn an_object_whose_answer_was_lost_is_known_as_ours() {
 }
 
 #[test]
+fn an_object_that_froze_at_once_is_known_as_ours_by_its_length() {
+    let (double, store) = double();
+    let decide = |asked: &Asked| match (asked.number, &*asked.method) {
+        (1, _) => Fate::LoseAnswer,
+        (_, "GET") => Fate::Refuse(403, "", "<Error><Code>InvalidObjectState</Code></Error>".into()),
+        _ => Fate::Done,
+    };
+    double.decide(decide);
+    store.create_cold("packs/a", noise(300_000)).unwrap();
+    assert_eq!(methods(&double), ["PUT", "PUT", "GET", "HEAD"]);
+    double.plant("p/packs/b", &noise(300_001));
+    double.decide(decide);
+    assert_eq!(store.create_cold("packs/b", noise(300_000)).unwrap_err().fault, StoreFault::Exists);
+    // What is no pack may have any name: it is not believed by its length.
+    double.plant("p/packs/c", &noise(300_000));
+    double.decide(decide);
+    assert_eq!(store.create("packs/c", noise(300_000)).unwrap_err().fault, StoreFault::Frozen);
+}
+
+#[test]
 fn uploads_and_deletes_that_break_off_are_made_again() {
     let (double, store) = double();
     let data = noise(3_000_000);

@@ -7,7 +7,7 @@ use crate::support::{Place, Ran, noise};
 use std::time::{Duration, Instant};
 
 /// Runs the program with credentials in its environment.
-fn run(place: &Place, location: &str, arguments: &[&str]) -> Ran {
+pub fn run(place: &Place, location: &str, arguments: &[&str]) -> Ran {
     let mut command = place.command(arguments);
     command.env("ESTRATO_REPO", location).env("AWS_ACCESS_KEY_ID", ID).env("AWS_SECRET_ACCESS_KEY", SECRET);
     Ran::of(&mut command)

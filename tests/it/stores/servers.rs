@@ -32,6 +32,14 @@ fn program(name: &str) -> Option<PathBuf> {
     None
 }
 
+/// The Python that the servers run by.
+pub fn python() -> Option<PathBuf> {
+    program("venv/bin/python3")
+}
+
+/// What moto takes for a signature where it looks at none.
+const ANYBODY: &str = "Authorization: AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request";
+
 /// A server that runs.
 pub struct Server {
     child: Child,
@@ -73,6 +81,12 @@ impl Server {
 
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The head of the answer to a request without a body.
+    pub fn head(&self, method: &str, path: &str) -> String {
+        let answer = answer(self.port, method, path, &[ANYBODY]).unwrap();
+        answer.split("\r\n\r\n").next().unwrap_or_default().to_lowercase()
     }
 
     pub fn kill(&mut self) {
@@ -117,7 +131,7 @@ impl Server {
     /// Azurite, with a container `box`.
     pub fn azurite(place: &Path) -> Option<Self> {
         let azurite = program("node_modules/.bin/azurite-blob")?;
-        let python = program("venv/bin/python3")?;
+        let python = python()?;
         let place = place.to_path_buf();
         let server = Self::started(move |port| {
             let mut command = tied(&azurite);
@@ -157,6 +171,10 @@ urllib.request.urlopen(urllib.request.Request(url, method="PUT", headers=headers
 
 /// The status of a request without a body to a server on loopback; `None` if nobody answers.
 pub fn http(port: u16, method: &str, path: &str, headers: &[&str]) -> Option<u16> {
+    answer(port, method, path, headers)?.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn answer(port: u16, method: &str, path: &str, headers: &[&str]) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(START)).unwrap();
     let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
@@ -167,5 +185,5 @@ pub fn http(port: u16, method: &str, path: &str, headers: &[&str]) -> Option<u16
     let mut answer = Vec::new();
     // Some end the connection rudely, after they have said it.
     let _ = stream.read_to_end(&mut answer);
-    String::from_utf8_lossy(&answer).split_whitespace().nth(1)?.parse().ok()
+    Some(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -1,0 +1,62 @@
+//! Quantities as options give them: times such as `90`, `5m` or `12h`, and rates such as `500k` or `10M`.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+/// A number and the factor of the unit behind it; no unit is 1.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => 1,
+        unit => units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// A time in seconds, minutes, hours or days.
+pub fn time(text: &str) -> Result<Duration, String> {
+    let seconds = scaled(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]);
+    let seconds = seconds.filter(|seconds| *seconds <= crate::limits::WAIT_SECONDS_MAX);
+    seconds.map(Duration::from_secs).ok_or_else(|| "give seconds, or a number with s, m, h or d behind it".into())
+}
+
+/// Bytes per second; `None` for no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate(pub Option<NonZeroU64>);
+
+/// Bytes per second; 0 is no bound.
+pub fn rate(text: &str) -> Result<Rate, String> {
+    let bytes = scaled(text, &[("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)]);
+    bytes
+        .map(|bytes| Rate(NonZeroU64::new(bytes)))
+        .ok_or_else(|| "give bytes per second, such as 500k or 10M; 0 for no bound".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (text, seconds) in [("0", 0), ("90", 90), ("90s", 90), ("5m", 300), ("12h", 43_200), ("2D", 172_800)] {
+            assert_eq!(time(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "m", "-1", "5 m", "1.5h", "5w", "99999999999999999999", "9999999999999999999d", "400d"] {
+            assert!(time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        for (text, bytes) in
+            [("1", 1), ("500k", 500_000), ("500K", 500_000), ("10M", 10_000_000), ("2g", 2_000_000_000)]
+        {
+            assert_eq!(rate(text), Ok(Rate(NonZeroU64::new(bytes))), "{text}");
+        }
+        assert_eq!((rate("0"), rate("0k")), (Ok(Rate(None)), Ok(Rate(None))));
+        for text in ["", "k", "-1", "1.5M", "10MB", "10 M", "18446744073709551615k"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+}
