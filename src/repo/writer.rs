@@ -11,7 +11,7 @@ use super::bases::Chooser;
 use super::worth::Worth;
 use super::{Counting, Repository, Session};
 use crate::crypto::stack;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreFault};
 use crate::format::index::{IndexObject, PackEntry};
 use crate::format::pack::{BlobKind, StorageClass};
 use crate::id::BlobId;
@@ -528,7 +528,11 @@ fn upload(
             Ok(FinishedPack { bytes, entry }) => {
                 state.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let bytes = Bytes::from(bytes);
-                repo.store().create(&repo.names().pack(&entry.name), bytes.clone())?;
+                if let Err(e) = repo.store().create(&repo.names().pack(&entry.name), bytes.clone())
+                    && !(e.fault == StoreFault::Denied && repo.lists_pack(&entry.name, bytes.len() as u64))
+                {
+                    return Err(e.into());
+                }
                 entries.push(entry);
                 // A store may still hold it; then, or if one is spare already, it is dropped.
                 if let Ok(buffer) = bytes.try_into_mut() {

@@ -27,7 +27,7 @@ use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::limits;
 use bytes::Bytes;
 use engine::Engine;
-use failure::{Asked, Failure};
+use failure::{Again, Asked, Failure};
 use fetch::{Download, Got, Same, Sink};
 use http::{Heard, NOTED, Noted};
 use location::{Kind, Location};
@@ -257,7 +257,7 @@ impl Cloud {
         let mut trial = self.trial(operation, name);
         let (offset, len) = range.as_ref().map_or((0, 0), |range| (range.start, range.end - range.start));
         let short = |size| wrapped::short(name, offset, usize::try_from(len).unwrap_or(usize::MAX), size);
-        let mut download = Download::new(path, range, max, sink);
+        let mut download = Download::new(path.clone(), range, max, sink);
         loop {
             let from = download.at();
             let failure = match self.once(download.go_on(&*self.backend)).await {
@@ -284,7 +284,7 @@ impl Cloud {
                     // The object has it.
                     if failure.is_odd { failure } else { Failure::passing("the store refused a range of the object") }
                 }
-                Err(failure) => failure,
+                Err(failure) => self.denied_or_missing(&path, failure).await,
             };
             if download.has_moved(from) {
                 trial.moved();
@@ -299,8 +299,26 @@ impl Cloud {
         loop {
             match self.once(self.backend.head(&path)).await {
                 Ok((meta, _)) => return Ok(meta.size),
-                Err(failure) => trial.again(failure, self.is_known()).await?,
+                Err(failure) => {
+                    let failure = self.denied_or_missing(&path, failure).await;
+                    trial.again(failure, self.is_known()).await?;
+                }
             }
+        }
+    }
+
+    /// Who may list some folders of a bucket and not all of it is denied what is missing too. A listing of
+    /// the name alone tells one from the other.
+    async fn denied_or_missing(&self, path: &ObjectPath, failure: Failure) -> Failure {
+        if failure.fault != StoreFault::Denied || failure.again != Again::Never || !self.is_known() {
+            return failure;
+        }
+        let listed = self.once(self.backend.list_paginated(Some(path.as_ref()), PaginatedListOptions::default()));
+        match listed.await {
+            Ok((page, _)) if page.page_token.is_none() && page.result.objects.iter().all(|o| o.location != *path) => {
+                Failure::new(StoreFault::NotFound, "")
+            }
+            _ => failure,
         }
     }
 
