@@ -43,6 +43,17 @@ pub struct Listed {
     pub modified: Timestamp,
 }
 
+/// Whether what is deleted or overwritten can be had back from the store itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protection {
+    /// It can, by these means.
+    Stands(String),
+    /// It is gone.
+    Missing,
+    /// The store does not say, or not to these credentials.
+    Unknown(String),
+}
+
 /// A place for objects.
 pub trait Store: Send + Sync {
     /// Where it is, for people. Holds no credentials.
@@ -102,6 +113,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`crate::error::StoreFault::NotFound`].
     fn delete(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Whether what is deleted or overwritten can be had back: versioning, object lock, and their like.
+    fn protection(&self) -> Protection {
+        Protection::Unknown("it is nothing that such a store tells".into())
+    }
 }
 
 /// The store at a location: a path, or `file:` and a path; `sftp://[USER@]HOST[:PORT]/PATH`;

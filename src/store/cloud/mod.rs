@@ -17,11 +17,12 @@ mod location;
 mod page;
 mod patience;
 mod profile;
+mod protection;
 mod s3;
 
 pub use patience::Patience;
 
-use super::{Listed, Store, fault, wrapped};
+use super::{Listed, Protection, Store, fault, wrapped};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::limits;
@@ -38,6 +39,7 @@ use object_store::{
     PutOptions, PutPayload, RetryConfig,
 };
 use patience::Trial;
+use protection::Inquiry;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -59,12 +61,14 @@ struct Client {
     host: String,
     /// Said by [`Store::describe`], where it is not the provider's own.
     endpoint: Option<String>,
+    inquiry: Inquiry,
 }
 
 /// A store that is far.
 struct Cloud {
     engine: Arc<Engine>,
     backend: Arc<dyn Backend>,
+    inquiry: Inquiry,
     kind: Kind,
     host: String,
     prefix: String,
@@ -100,6 +104,7 @@ pub(super) fn open(
     Ok(Arc::new(Cloud {
         engine: Engine::shared()?,
         backend: client.backend,
+        inquiry: client.inquiry,
         kind,
         host: client.host,
         place: location.describe(client.endpoint.as_deref()),
@@ -457,5 +462,9 @@ impl Store for Cloud {
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.engine.wait(self.remove(name))
+    }
+
+    fn protection(&self) -> Protection {
+        self.engine.wait(self.find_protection())
     }
 }
