@@ -9,6 +9,7 @@ mod init;
 mod key;
 mod look;
 mod output;
+mod policy;
 mod progress;
 mod restore;
 mod snapshot;

@@ -2,7 +2,7 @@
 
 use super::args::StoreCommand;
 use super::context::Context;
-use super::output;
+use super::{output, policy};
 use crate::error::Error;
 use crate::monitor::{Event, Monitor as _};
 use crate::store::probe::{Abilities, Finding, probe};
@@ -27,6 +27,7 @@ pub fn run(context: &Context, command: StoreCommand) -> Result<ExitCode> {
             }
             Ok(if verdict(&found).is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        StoreCommand::Policy { location, role } => policy::run(context, location, role),
     }
 }
 
@@ -47,7 +48,8 @@ pub fn refuse_unable(store: &dyn Store) -> Result<()> {
 pub fn warn_unprotected(context: &Context, store: &dyn Store) {
     if store.is_far() && store.protection() == Protection::Missing {
         context.progress.event(Event::Warning(
-            "this store brings back nothing that is deleted or overwritten: turn on versioning or object lock"
+            "this store brings back nothing that is deleted or overwritten: turn on versioning or object lock, and \
+             see 'estrato store policy' for what each role's credentials should be allowed"
                 .into(),
         ));
     }

@@ -12,6 +12,7 @@ mod keys;
 mod local;
 mod met;
 mod open;
+pub mod policy;
 mod reading;
 mod salvage;
 mod session;

@@ -14,6 +14,7 @@ mod folders;
 mod listing;
 mod local;
 mod memory;
+mod place;
 pub mod probe;
 mod sftp;
 mod staged;
@@ -24,6 +25,7 @@ pub use cloud::{Environment, Patience};
 pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
 pub use memory::Memory;
+pub use place::{Place, place};
 pub use sftp::Sftp;
 
 use crate::clock::Timestamp;

@@ -22,7 +22,7 @@ mod s3;
 
 pub use patience::Patience;
 
-use super::{Listed, Protection, Store, fault, wrapped};
+use super::{Listed, Place, Protection, Store, fault, wrapped};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::limits;
@@ -83,6 +83,27 @@ struct Cloud {
 /// True if a location of this scheme is opened here.
 pub(super) fn is_scheme(scheme: &str) -> bool {
     Kind::of(scheme).is_some()
+}
+
+/// What `scheme:rest` names. Needs no credentials.
+pub(super) fn place(scheme: &str, rest: &str, environment: &Environment<'_>) -> Result<Place> {
+    let Some(kind) = Kind::of(scheme) else { return Err(Error::Invalid(format!("{scheme}: is no kind of store"))) };
+    let location = Location::parse(kind, rest)?;
+    let option = |name: &str| location.option(name).map(str::to_owned);
+    let first = |names: &[&str]| names.iter().find_map(|name| environment(name).filter(|value| !value.is_empty()));
+    let (bucket, prefix) = (location.bucket.clone(), location.prefix.clone());
+    Ok(match kind {
+        Kind::S3 => {
+            let region = option("region").or_else(|| first(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+            Place::S3 { bucket, prefix, region }
+        }
+        Kind::Gcs => Place::Gcs { bucket, prefix },
+        Kind::Azure => {
+            let account =
+                option("account").or_else(|| first(&["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"]));
+            Place::Azure { account, container: bucket, prefix }
+        }
+    })
 }
 
 /// The store at `scheme:rest`. Makes no request.
