@@ -86,7 +86,7 @@ pub enum Command {
     /// Add and list tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Find out what a store can do
+    /// Find out what a store can do, and what to allow there
     #[command(subcommand)]
     Store(StoreCommand),
     /// Print a completion script for a shell
@@ -320,6 +320,16 @@ pub enum KeyCommand {
     },
 }
 
+#[derive(ValueEnum, Clone, Copy)]
+pub enum HolderArg {
+    /// Takes snapshots with a writer key; deletes and replaces nothing but its sessions
+    Writer,
+    /// Restores and checks with a full key; writes nothing
+    Reader,
+    /// Whatever a full key does
+    Full,
+}
+
 #[derive(Subcommand)]
 pub enum StoreCommand {
     /// Write, read, list and delete some objects of its own, and print what holds
@@ -327,6 +337,15 @@ pub enum StoreCommand {
         /// The store [default: where the repository lies]
         #[arg(value_name = "LOCATION")]
         location: Option<String>,
+    },
+    /// Print what the credentials of each role should be allowed for the tenant, and no more
+    Policy {
+        /// The store [default: where the repository lies]
+        #[arg(value_name = "LOCATION")]
+        location: Option<String>,
+        /// Of this role alone
+        #[arg(long, value_enum)]
+        role: Option<HolderArg>,
     },
 }
 

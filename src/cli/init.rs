@@ -37,6 +37,7 @@ pub fn make(context: &Context, args: &InitArgs) -> Result<Made> {
     let key = NewKey::full(secret, "first");
     let cipher = context::cipher(args.cipher);
     let (id, tenant) = repo::init(&*store, &*context.clock, &context.global.tenant, cipher, &key)?;
+    super::store::warn_unprotected(context, &*store);
     Ok(Made { key_file, new_key, repository: id.to_string(), fingerprint: tenant.fingerprint.to_string() })
 }
 

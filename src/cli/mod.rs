@@ -10,6 +10,7 @@ mod key;
 mod look;
 mod output;
 mod plan;
+mod policy;
 mod progress;
 mod quantity;
 mod restore;

@@ -1,11 +1,12 @@
-//! `estrato store`: what can be said of a place before a repository lies there.
+//! `estrato store`: what can be said of a place, before a repository lies there and after.
 
 use super::args::StoreCommand;
 use super::context::Context;
-use super::output;
+use super::{output, policy};
 use crate::error::Error;
+use crate::monitor::{Event, Monitor as _};
 use crate::store::probe::{Abilities, Finding, probe};
-use crate::store::{self, Store};
+use crate::store::{self, Protection, Store};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -18,13 +19,15 @@ pub fn run(context: &Context, command: StoreCommand) -> Result<ExitCode> {
                 None => context.store()?,
             };
             let found = probe(&*store).map_err(Error::from)?;
+            let protection = store.protection();
             if context.global.json {
-                output::print_json(&document(&*store, &found))?;
+                output::print_json(&document(&*store, &found, &protection))?;
             } else {
-                output::print(&text(&found))?;
+                output::print(&text(&found, &protection))?;
             }
             Ok(if verdict(&found).is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        StoreCommand::Policy { location, role } => policy::run(context, location, role),
     }
 }
 
@@ -38,6 +41,17 @@ pub fn refuse_unable(store: &dyn Store) -> Result<()> {
     match verdict(&found) {
         None => Ok(()),
         Some(why) => Err(Error::Invalid(format!("{}: {why}", store.describe())).into()),
+    }
+}
+
+/// Says it where a store that is far brings nothing back. What it does not tell is no reason to warn.
+pub fn warn_unprotected(context: &Context, store: &dyn Store) {
+    if store.is_far() && store.protection() == Protection::Missing {
+        context.progress.event(Event::Warning(
+            "this store brings back nothing that is deleted or overwritten: turn on versioning or object lock, and \
+             see 'estrato store policy' for what each role's credentials should be allowed"
+                .into(),
+        ));
     }
 }
 
@@ -63,12 +77,21 @@ fn verdict(found: &Abilities) -> Option<String> {
     None
 }
 
-fn text(found: &Abilities) -> String {
-    let rows = found.rows().map(|(what, finding)| match finding {
-        Finding::Holds => vec![what.to_owned(), "yes".into(), String::new()],
-        Finding::Fails(why) => vec![what.to_owned(), "no".into(), output::escaped_text(why)],
-    });
-    let mut text = output::table(&["what", "holds", "how it failed"], &rows, &[]);
+fn text(found: &Abilities, protection: &Protection) -> String {
+    let mut rows: Vec<Vec<String>> = found
+        .rows()
+        .map(|(what, finding)| match finding {
+            Finding::Holds => vec![what.to_owned(), "yes".into(), String::new()],
+            Finding::Fails(why) => vec![what.to_owned(), "no".into(), output::escaped_text(why)],
+        })
+        .to_vec();
+    let (stands, detail) = match protection {
+        Protection::Stands(how) => ("yes", how.as_str()),
+        Protection::Missing => ("no", "what is deleted or overwritten is gone"),
+        Protection::Unknown(why) => ("unknown", why.as_str()),
+    };
+    rows.push(vec!["versioning or object lock".into(), stands.into(), output::escaped_text(detail)]);
+    let mut text = output::table(&["what", "holds", "details"], &rows, &[]);
     match verdict(found) {
         None => text.push_str("a repository can lie here\n"),
         Some(_) => text.push_str("no repository can lie here\n"),
@@ -76,12 +99,18 @@ fn text(found: &Abilities) -> String {
     text
 }
 
-fn document(store: &dyn Store, found: &Abilities) -> serde_json::Value {
+fn document(store: &dyn Store, found: &Abilities, protection: &Protection) -> serde_json::Value {
     let abilities = found.rows().map(|(what, finding)| match finding {
         Finding::Holds => serde_json::json!({ "what": what, "holds": true }),
         Finding::Fails(why) => serde_json::json!({ "what": what, "holds": false, "why": why }),
     });
+    let protection = match protection {
+        Protection::Stands(how) => serde_json::json!({ "stands": true, "how": how }),
+        Protection::Missing => serde_json::json!({ "stands": false }),
+        Protection::Unknown(why) => serde_json::json!({ "stands": null, "why": why }),
+    };
     serde_json::json!({
-        "location": store.describe(), "abilities": abilities, "suitable": verdict(found).is_none(),
+        "location": store.describe(), "abilities": abilities, "protection": protection,
+        "suitable": verdict(found).is_none(),
     })
 }

@@ -14,6 +14,7 @@ mod lasting;
 mod local;
 mod met;
 mod open;
+pub mod policy;
 mod reading;
 mod salvage;
 mod session;

@@ -193,6 +193,16 @@ impl Repository {
         self.index.add(&name, &self.signing.id(), object)
     }
 
+    /// True if the store lists a pack of this name and size. For credentials that may read no packs: after
+    /// a lost answer they find the name taken, and may not look by what. Nobody else knew the name, which is
+    /// the hash of what was sent.
+    pub(super) fn lists_pack(&self, pack: &PackName, size: u64) -> bool {
+        let name = self.names.pack(pack);
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let listed = self.store.list(folder).unwrap_or_default();
+        listed.iter().any(|object| object.name == name && object.size == size)
+    }
+
     /// The packs that the store lists, with their sizes.
     ///
     /// # Errors

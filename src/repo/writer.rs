@@ -11,7 +11,7 @@ use super::bases::Chooser;
 use super::worth::Worth;
 use super::{Counting, Repository, Session};
 use crate::crypto::stack;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreFault};
 use crate::format::index::{IndexObject, PackEntry};
 use crate::format::pack::{BlobKind, StorageClass};
 use crate::id::BlobId;
@@ -554,10 +554,15 @@ fn upload(
             StorageClass::Data => repo.store().create_cold(&name, bytes.clone()),
             StorageClass::Trees => repo.store().create(&name, bytes.clone()),
         };
-        if created.is_err() {
-            state.has_failed.store(true, Ordering::Relaxed);
+        match created {
+            // A writer that may not read packs was not told that an answer was lost.
+            Err(e) if e.fault == StoreFault::Denied && repo.lists_pack(&entry.name, bytes.len() as u64) => {}
+            Err(e) => {
+                state.has_failed.store(true, Ordering::Relaxed);
+                return Err(e.into());
+            }
+            Ok(()) => {}
         }
-        created?;
         entries.send(entry).map_err(|_| stopped())?;
         // A store may still hold it; then, or if enough are spare already, it is dropped.
         if let Ok(buffer) = bytes.try_into_mut() {

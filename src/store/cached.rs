@@ -12,7 +12,7 @@
 //! Losing copies costs time. They are written beside their names and renamed, never synced; a hash of
 //! its content closes each, so what a crash cut short is no copy. What cannot be written is not kept.
 
-use super::{Listed, Store};
+use super::{Listed, Protection, Store};
 use crate::error::StoreError;
 use crate::limits;
 use bytes::Bytes;
@@ -389,6 +389,10 @@ impl Store for Cached {
 
     fn freezes(&self) -> bool {
         self.inner.freezes()
+    }
+
+    fn protection(&self) -> Protection {
+        self.inner.protection()
     }
 
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {

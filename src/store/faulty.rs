@@ -216,6 +216,10 @@ impl Store for Faulty {
         self.inner.freezes()
     }
 
+    fn protection(&self) -> super::Protection {
+        self.inner.protection()
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         let go = |overwrite| match overwrite {
             true => self.inner.write(name, data.clone()),

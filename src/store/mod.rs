@@ -17,6 +17,7 @@ mod listing;
 mod local;
 mod memory;
 mod pace;
+mod place;
 pub mod probe;
 mod sftp;
 mod staged;
@@ -29,6 +30,7 @@ pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
 pub use memory::Memory;
 pub use pace::Rates;
+pub use place::{Place, place};
 pub use sftp::Sftp;
 
 use crate::clock::Timestamp;
@@ -47,6 +49,17 @@ pub struct Listed {
     pub size: u64,
     /// When the store took it, by the store's clock.
     pub modified: Timestamp,
+}
+
+/// Whether what is deleted or overwritten can be had back from the store itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protection {
+    /// It can, by these means.
+    Stands(String),
+    /// It is gone.
+    Missing,
+    /// The store does not say, or not to these credentials.
+    Unknown(String),
 }
 
 /// A place for objects.
@@ -132,6 +145,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`crate::error::StoreFault::NotFound`], where the store tells: some say that every delete is done.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Whether what is deleted or overwritten can be had back: versioning, object lock, and their like.
+    fn protection(&self) -> Protection {
+        Protection::Unknown("it is nothing that such a store tells".into())
+    }
 }
 
 /// The store at a location: a path, or `file:` and a path; `sftp://[USER@]HOST[:PORT]/PATH`;

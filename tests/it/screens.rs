@@ -33,7 +33,7 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 19] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],
@@ -48,6 +48,9 @@ fn help_of_each_command() {
         &["tenant"],
         &["tenant", "add"],
         &["tenant", "list"],
+        &["store"],
+        &["store", "test"],
+        &["store", "policy"],
         &["completions"],
         &["backup"],
     ];
@@ -518,4 +521,30 @@ fn names_are_escaped_in_a_way_that_tells_them_apart() {
     place.snapshot(&[]);
     let listed = place.run(&["ls"]).expect_code(0).stdout();
     assert_eq!(listed, "back\\\\slash\nplain é\ntab\\there\nx\n\\xff\n");
+}
+
+#[test]
+fn policies_of_each_kind_of_store() {
+    let place = Place::new();
+    for (name, location, more) in [
+        ("policy-s3", "s3://backups/of us", &[][..]),
+        ("policy-s3-writer", "s3://backups?region=cn-north-1", &["--role", "writer"]),
+        ("policy-gcs", "gs://backups/ours", &["--role", "writer"]),
+        ("policy-azure", "az://backups/ours?account=clinic", &["--role", "writer"]),
+        ("policy-folder", "/srv/backups", &[]),
+    ] {
+        let arguments = [&["store", "policy", location, "-t", "clinic"], more].concat();
+        let ran = place.run(&arguments).expect_code(0);
+        let alone = more.contains(&"--role");
+        assert_eq!(alone, serde_json::from_str::<Value>(&ran.stdout()).is_ok(), "alone it is a document");
+        screen!(name, ran.stdout() + &ran.stderr());
+        let json = place.run(&[&arguments[..], &["--json"]].concat()).expect_code(0).json();
+        let policies = json["policies"].as_array().unwrap();
+        assert_eq!((json["tenant"].as_str(), policies.len()), (Some("clinic"), if alone { 1 } else { 3 }));
+        assert!(policies.iter().all(|policy| policy["role"].is_string() && !policy["policy"].is_null()));
+    }
+    let sftp = place.run(&["store", "policy", "sftp://me@host/a", "--role", "reader"]).expect_code(0);
+    assert!(sftp.stdout().contains("internal-sftp -R"), "{}", sftp.stdout());
+    place.run(&["store", "policy", "ftp://host/a"]).expect_code(2);
+    place.run(&["store", "policy", "s3://b", "-t", "No"]).expect_code(2);
 }

@@ -1,13 +1,15 @@
 //! Stores that are far: the contract on real servers and on a double of Google's, what a probe finds,
-//! the program on them, and a network that fails. Servers that are not installed are said as SKIPPED.
+//! the program on them, what may be allowed there, and a network that fails. Servers that are not installed are said as SKIPPED.
 
 mod calls;
 mod cold;
 mod contract;
 mod double;
+mod enforced;
 mod far;
 mod faults;
 mod network;
+mod policy;
 mod program;
 pub mod rates;
 mod servers;

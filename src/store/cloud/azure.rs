@@ -3,9 +3,11 @@
 
 use super::http::Connector;
 use super::location::{self, Location};
+use super::protection::{Asker, Inquiry};
 use super::{Client, Environment, host_of, no_retries, options};
 use crate::error::{Error, Result};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use reqwest::Url;
 use std::sync::Arc;
 
 /// The account of Azurite and of Microsoft's older emulator, and its key, which is no secret.
@@ -57,11 +59,11 @@ pub(super) fn client(location: &Location, environment: &Environment<'_>, connect
     let host = given.as_ref().map_or_else(|| format!("{name}.blob.core.windows.net"), host_of);
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(&location.bucket)
-        .with_account(name)
+        .with_account(&name)
         .with_endpoint(base.clone())
         .with_client_options(options(is_plain))
         .with_retry(no_retries())
-        .with_http_connector(connector);
+        .with_http_connector(connector.clone());
     use AzureConfigKey as Key;
     let mut more = vec![(Key::AccessKey, account.key), (Key::SasKey, account.signature)];
     // A role of Entra's, or of the machine.
@@ -84,7 +86,17 @@ pub(super) fn client(location: &Location, environment: &Environment<'_>, connect
     let backend = builder.build().map_err(|_| {
         Error::Invalid("the credentials for az cannot be used: a key is base64, a signature is a query string".into())
     })?;
-    Ok(Client { backend: Arc::new(backend), host, endpoint: given.map(|_| base) })
+    let address = |text: String| {
+        Url::parse(&text).map_err(|_| Error::Invalid("no address can be made of the account and the endpoint".into()))
+    };
+    let asker = Asker::Azure {
+        service: address(format!("{base}/"))?,
+        container: address(format!("{base}/{}", location.bucket))?,
+        account: name,
+        credentials: Arc::clone(backend.credentials()),
+    };
+    let inquiry = Inquiry::new(&connector, is_plain, asker)?;
+    Ok(Client { backend: Arc::new(backend), host, endpoint: given.map(|_| base), inquiry })
 }
 
 /// Takes a connection string apart. Nothing of it is repeated.

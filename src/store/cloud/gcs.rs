@@ -2,9 +2,11 @@
 
 use super::http::Connector;
 use super::location::{self, Location};
+use super::protection::{Asker, Inquiry};
 use super::{Client, Environment, host_of, no_retries, options, profile};
 use crate::error::{Error, Result};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use reqwest::Url;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ pub(super) fn client(location: &Location, environment: &Environment<'_>, connect
         .with_config(GoogleConfigKey::BaseUrl, &base)
         .with_client_options(options(is_plain))
         .with_retry(no_retries())
-        .with_http_connector(connector);
+        .with_http_connector(connector.clone());
     // Google's clients send no credentials to an emulator; this one must send something.
     let has_emulator = location.option("endpoint").is_none() && emulator.is_some();
     let (builder, source) = credentials(builder, environment, has_emulator)?;
@@ -38,8 +40,13 @@ pub(super) fn client(location: &Location, environment: &Environment<'_>, connect
             "{source}: no credentials of Google's that can be used here (a service account's, or a user's)"
         ))
     })?;
+    let bucket = Url::parse(&format!("{base}/storage/v1/b/{}", location.bucket));
+    let bucket =
+        bucket.map_err(|_| Error::Invalid("no address can be made of the bucket and the endpoint".into()))?;
+    let asker = Asker::Gcs { bucket, credentials: Arc::clone(backend.credentials()) };
+    let inquiry = Inquiry::new(&connector, is_plain, asker)?;
     let endpoint = given.map(|_| base);
-    Ok(Client { backend: Arc::new(backend), host, endpoint })
+    Ok(Client { backend: Arc::new(backend), host, endpoint, inquiry })
 }
 
 /// The builder with credentials, and where those come from.

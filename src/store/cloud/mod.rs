@@ -17,19 +17,20 @@ mod location;
 mod page;
 mod patience;
 mod profile;
+mod protection;
 mod s3;
 mod turn;
 
 pub use patience::Patience;
 
 use super::pace::Rates;
-use super::{Listed, Store, fault, wrapped};
+use super::{Listed, Place, Protection, Store, fault, wrapped};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, StoreError, StoreFault};
 use crate::limits;
 use bytes::Bytes;
 use engine::Engine;
-use failure::{Asked, Failure};
+use failure::{Again, Asked, Failure};
 use fetch::{Download, Got, Same, Sink};
 use http::{Heard, NOTED, Noted};
 use location::{Kind, Location};
@@ -40,6 +41,7 @@ use object_store::{
     PutOptions, PutPayload, RetryConfig,
 };
 use patience::Trial;
+use protection::Inquiry;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -61,6 +63,7 @@ struct Client {
     host: String,
     /// Said by [`Store::describe`], where it is not the provider's own.
     endpoint: Option<String>,
+    inquiry: Inquiry,
 }
 
 /// How often an object will be read.
@@ -74,6 +77,7 @@ enum Warmth {
 struct Cloud {
     engine: Arc<Engine>,
     backend: Arc<dyn Backend>,
+    inquiry: Inquiry,
     kind: Kind,
     host: String,
     prefix: String,
@@ -88,6 +92,27 @@ struct Cloud {
 /// True if a location of this scheme is opened here.
 pub(super) fn is_scheme(scheme: &str) -> bool {
     Kind::of(scheme).is_some()
+}
+
+/// What `scheme:rest` names. Needs no credentials.
+pub(super) fn place(scheme: &str, rest: &str, environment: &Environment<'_>) -> Result<Place> {
+    let Some(kind) = Kind::of(scheme) else { return Err(Error::Invalid(format!("{scheme}: is no kind of store"))) };
+    let location = Location::parse(kind, rest)?;
+    let option = |name: &str| location.option(name).map(str::to_owned);
+    let first = |names: &[&str]| names.iter().find_map(|name| environment(name).filter(|value| !value.is_empty()));
+    let (bucket, prefix) = (location.bucket.clone(), location.prefix.clone());
+    Ok(match kind {
+        Kind::S3 => {
+            let region = option("region").or_else(|| first(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
+            Place::S3 { bucket, prefix, region }
+        }
+        Kind::Gcs => Place::Gcs { bucket, prefix },
+        Kind::Azure => {
+            let account =
+                option("account").or_else(|| first(&["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"]));
+            Place::Azure { account, container: bucket, prefix }
+        }
+    })
 }
 
 /// The store at `scheme:rest`. Makes no request.
@@ -114,6 +139,7 @@ pub(super) fn open(
     Ok(Arc::new(Cloud {
         engine: Engine::shared()?,
         backend: client.backend,
+        inquiry: client.inquiry,
         kind,
         host: client.host,
         place: location.describe(client.endpoint.as_deref()),
@@ -286,7 +312,7 @@ impl Cloud {
         let mut trial = self.trial(operation, name);
         let (offset, len) = range.as_ref().map_or((0, 0), |range| (range.start, range.end - range.start));
         let short = |size| wrapped::short(name, offset, usize::try_from(len).unwrap_or(usize::MAX), size);
-        let mut download = Download::new(path, range, max, sink);
+        let mut download = Download::new(path.clone(), range, max, sink);
         loop {
             let from = download.at();
             let failure = match self.once(download.go_on(&*self.backend)).await {
@@ -313,7 +339,7 @@ impl Cloud {
                     // The object has it.
                     if failure.is_odd { failure } else { Failure::passing("the store refused a range of the object") }
                 }
-                Err(failure) => failure,
+                Err(failure) => self.denied_or_missing(&path, failure).await,
             };
             if download.has_moved(from) {
                 trial.moved();
@@ -328,8 +354,26 @@ impl Cloud {
         loop {
             match self.once(self.backend.head(&path)).await {
                 Ok((meta, _)) => return Ok(meta.size),
-                Err(failure) => trial.again(failure, self.is_known()).await?,
+                Err(failure) => {
+                    let failure = self.denied_or_missing(&path, failure).await;
+                    trial.again(failure, self.is_known()).await?;
+                }
             }
+        }
+    }
+
+    /// Who may list some folders of a bucket and not all of it is denied what is missing too. A listing of
+    /// the name alone tells one from the other.
+    async fn denied_or_missing(&self, path: &ObjectPath, failure: Failure) -> Failure {
+        if failure.fault != StoreFault::Denied || failure.again != Again::Never || !self.is_known() {
+            return failure;
+        }
+        let listed = self.once(self.backend.list_paginated(Some(path.as_ref()), PaginatedListOptions::default()));
+        match listed.await {
+            Ok((page, _)) if page.page_token.is_none() && page.result.objects.iter().all(|o| o.location != *path) => {
+                Failure::new(StoreFault::NotFound, "")
+            }
+            _ => failure,
         }
     }
 
@@ -472,5 +516,9 @@ impl Store for Cloud {
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.engine.wait(self.remove(name))
+    }
+
+    fn protection(&self) -> Protection {
+        self.engine.wait(self.find_protection())
     }
 }

@@ -4,6 +4,7 @@
 use super::http::Connector;
 use super::location::{self, Location};
 use super::profile::{Keys, Place, Profile, Renewed};
+use super::protection::{Asker, Inquiry};
 use super::{Client, Environment, host_of, no_retries, options};
 use crate::error::{Error, Result};
 use object_store::StaticCredentialProvider;
@@ -26,7 +27,7 @@ pub(super) fn client(location: &Location, environment: &Environment<'_>, connect
     let url = bucket_url(location, given.as_ref(), &region)?;
     let builder = AmazonS3Builder::new()
         .with_bucket_name(&location.bucket)
-        .with_region(region)
+        .with_region(&region)
         // It names the bucket, wherever that stands.
         .with_endpoint(url.as_str().trim_end_matches('/'))
         .with_virtual_hosted_style_request(true)
@@ -34,11 +35,14 @@ pub(super) fn client(location: &Location, environment: &Environment<'_>, connect
         .with_disable_bulk_delete(true)
         .with_client_options(options(is_plain))
         .with_retry(no_retries())
-        .with_http_connector(connector);
+        .with_http_connector(connector.clone());
     let backend = credentials(builder, environment, place, &profile)?.build();
     let backend = backend.map_err(|_| Error::Invalid("the credentials for s3 cannot be used".into()))?;
     let endpoint = given.map(|url| url.as_str().trim_end_matches('/').to_owned());
-    Ok(Client { backend: Arc::new(backend), host: host_of(&url), endpoint })
+    let host = host_of(&url);
+    let asker = Asker::S3 { bucket: url, region, credentials: Arc::clone(backend.credentials()) };
+    let inquiry = Inquiry::new(&connector, is_plain, asker)?;
+    Ok(Client { backend: Arc::new(backend), host, endpoint, inquiry })
 }
 
 fn given_endpoint(location: &Location, environment: &Environment<'_>, profile: &Profile) -> Result<Option<Url>> {

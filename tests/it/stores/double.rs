@@ -46,6 +46,8 @@ pub enum Fate {
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub method: String,
+    /// Path and query, as they came.
+    pub target: String,
     /// The object's name, from the bucket's root; empty for the bucket.
     pub name: String,
     pub query: HashMap<String, String>,
@@ -201,8 +203,8 @@ fn head(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
     let mut words = line.split_whitespace();
-    let (method, target) = (words.next()?.to_owned(), words.next()?);
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let name = path.trim_start_matches('/').split_once('/').map_or(String::new(), |(_, name)| decoded(name));
     let query = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = query.map(|(key, value)| (key.to_owned(), decoded(value))).collect();
@@ -213,7 +215,7 @@ fn head(reader: &mut BufReader<TcpStream>) -> Option<Asked> {
         let Some((key, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(key.to_ascii_lowercase(), value.trim().to_owned());
     }
-    Some(Asked { method, name, query, headers, number: 0 })
+    Some(Asked { method, target, name, query, headers, number: 0 })
 }
 
 /// What is sent back.

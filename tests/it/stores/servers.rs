@@ -89,6 +89,10 @@ impl Server {
         answer.split("\r\n\r\n").next().unwrap_or_default().to_lowercase()
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
