@@ -291,7 +291,7 @@ pub fn seeds() -> Seeds {
     };
     let signed_payload = [&[0; Signed::OVERHEAD][..], b"payload"].concat();
     add("header", 0, &SEALED.encode());
-    add("repository", 1, &RepoRecord { id: RepositoryId([0xab; 16]) }.encode());
+    add("repository", 1, &RepoRecord { id: RepositoryId([0xab; 16]), create_if_absent: false }.encode());
     let public_key = keys().public.to_bytes();
     add("tenant", 2, &TenantRecord { id: TENANT, public_key, verifying: [3; 32] }.encode());
     add("session", 3, &session.encode());

@@ -105,10 +105,9 @@ impl Context {
             return Ok(place.clone());
         }
         let store = self.opened()?;
-        let copies = match self.cache()?.filter(|_| store.is_far()) {
-            Some(cache) => Some(Arc::new(Cached::new(Arc::clone(&store), &cache.join("far"), repo::lasting))),
-            None => None,
-        };
+        let cache = self.cache()?.filter(|_| store.is_far());
+        let kept = |cache: PathBuf| Cached::new(Arc::clone(&store), &cache.join("far"), repo::lasting);
+        let copies = cache.map(kept).map(Arc::new);
         let store = copies.clone().map_or(store, |copies| copies as Arc<dyn Store>);
         Ok(self.store.get_or_init(|| Place { store, copies }).clone())
     }
@@ -199,6 +198,9 @@ impl Context {
             credential,
             cache: self.cache()?,
         })?;
+        if !repo.creates_if_absent() {
+            self.progress.event(Event::Warning(format!("{} {}", repo.store().describe(), repo::UNABLE)));
+        }
         for damaged in repo.salvaged() {
             let text = format!("{damaged}; what is there can be read, and nothing is written");
             self.progress.event(Event::Warning(text));

@@ -31,7 +31,8 @@ pub fn run(context: &Context, command: StoreCommand) -> Result<ExitCode> {
     }
 }
 
-/// Refuses a store that is far and cannot do what a repository needs: it is asked, not believed.
+/// Refuses a store that is far and cannot do what a repository needs: it is asked, not believed. One that
+/// ignores the condition of a create is none such; whoever opens the repository is told.
 pub fn refuse_unable(store: &dyn Store) -> Result<()> {
     // A folder of this machine is held to the contract by tests.
     if !store.is_far() {
@@ -57,24 +58,12 @@ pub fn warn_unprotected(context: &Context, store: &dyn Store) {
 
 /// Why no repository can lie there; `None` if one can.
 fn verdict(found: &Abilities) -> Option<String> {
-    let unable = |only: &dyn Fn(&str) -> bool| {
-        let failed = found.rows().into_iter().filter_map(|(what, finding)| match finding {
-            Finding::Fails(why) if only(what) => Some(format!("{what}: {why}")),
-            _ => None,
-        });
-        failed.collect::<Vec<_>>().join("; ")
-    };
-    if !found.can_hold_a_repository() {
-        return Some(format!("no repository can lie in this store: {}", unable(&|_| true)));
-    }
-    if !found.creates_if_absent() {
-        let why = unable(&|what| what.starts_with("create"));
-        return Some(format!(
-            "the store cannot create an object only where there is none, and this version needs that to keep \
-             writers apart: {why}"
-        ));
-    }
-    None
+    let failed = found.rows().into_iter().filter_map(|(what, finding)| match finding {
+        Finding::Fails(why) => Some(format!("{what}: {why}")),
+        Finding::Holds => None,
+    });
+    let failed = failed.collect::<Vec<_>>().join("; ");
+    (!found.can_hold_a_repository()).then(|| format!("no repository can lie in this store: {failed}"))
 }
 
 fn text(found: &Abilities, protection: &Protection) -> String {
@@ -92,10 +81,14 @@ fn text(found: &Abilities, protection: &Protection) -> String {
     };
     rows.push(vec!["versioning or object lock".into(), stands.into(), output::escaped_text(detail)]);
     let mut text = output::table(&["what", "holds", "details"], &rows, &[]);
-    match verdict(found) {
-        None => text.push_str("a repository can lie here\n"),
-        Some(_) => text.push_str("no repository can lie here\n"),
-    }
+    text.push_str(match verdict(found) {
+        None if found.creates_if_absent() => "a repository can lie here\n",
+        None => {
+            "a repository can lie here, with care: several may back up there at a time, but keys must be changed, and \
+             tenants made, by one at a time, and no prune can end a session that has died\n"
+        }
+        Some(_) => "no repository can lie here\n",
+    });
     text
 }
 
@@ -112,5 +105,6 @@ fn document(store: &dyn Store, found: &Abilities, protection: &Protection) -> se
     serde_json::json!({
         "location": store.describe(), "abilities": abilities, "protection": protection,
         "suitable": verdict(found).is_none(),
+        "creates_if_absent": found.creates_if_absent(),
     })
 }

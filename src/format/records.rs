@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct RepoRecord {
     /// The repository.
     pub id: RepositoryId,
+    /// False where the store was found to replace objects that it was asked to create only if absent.
+    pub create_if_absent: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -24,12 +26,15 @@ struct RepoJson {
     // A newer format may say the rest otherwise; that it is newer must still be read.
     #[serde(default)]
     repository: serde_json::Value,
+    #[serde(default)]
+    create_if_absent: serde_json::Value,
 }
 
 impl RepoRecord {
     /// The object's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        format!("{{\"estrato\": {FORMAT}, \"repository\": \"{}\"}}\n", self.id).into_bytes()
+        let unable = if self.create_if_absent { "" } else { ", \"create_if_absent\": false" };
+        format!("{{\"estrato\": {FORMAT}, \"repository\": \"{}\"{unable}}}\n", self.id).into_bytes()
     }
 
     /// Reads the object called `name`.
@@ -42,7 +47,8 @@ impl RepoRecord {
             return Err(Error::Newer { object: name.into(), found: json.estrato, known: FORMAT.into() });
         }
         let id = json.repository.as_str().and_then(|id| id.parse().ok());
-        Ok(Self { id: id.ok_or_else(|| Error::damaged(name, "its id is none"))? })
+        let id = id.ok_or_else(|| Error::damaged(name, "its id is none"))?;
+        Ok(Self { id, create_if_absent: json.create_if_absent != serde_json::Value::Bool(false) })
     }
 }
 
@@ -254,8 +260,10 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let repo = RepoRecord { id: RepositoryId([7; 16]) };
-        assert_eq!(RepoRecord::decode(&repo.encode(), "repo.json").unwrap(), repo);
+        for create_if_absent in [true, false] {
+            let repo = RepoRecord { id: RepositoryId([7; 16]), create_if_absent };
+            assert_eq!(RepoRecord::decode(&repo.encode(), "repo.json").unwrap(), repo);
+        }
         assert_eq!(SessionRecord::decode(&session().encode()).unwrap(), session());
         assert_eq!(Plan::decode(&plan().encode()).unwrap(), plan());
         assert_eq!(TenantRecord::decode(&tenant().encode()).unwrap(), tenant());

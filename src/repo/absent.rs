@@ -1,7 +1,7 @@
 //! Creating an object only if it is absent, in a store whose answers can be
 //! lost on the way.
 
-use crate::error::{Error, Result, StoreError, StoreFault};
+use crate::error::{Result, StoreError, StoreFault};
 use crate::store::Store;
 use bytes::Bytes;
 
@@ -41,19 +41,16 @@ pub(super) fn create(store: &dyn Store, name: &str, object: &Bytes) -> Result<()
     }
 }
 
-/// Some stores ignore the condition in silence: there a commit could undo a prune's fence. `other` says
-/// the same as what is there in other bytes: were they equal, a store that lost its refusal on the
-/// way would take what it finds for its own, and seem to have replaced it.
+/// True if the store does not create an object that is there. Some ignore the condition in silence: then
+/// `other` is there, which must say as much as what was there, in other bytes: were they equal, a store
+/// that lost its refusal on the way would take what it finds for its own, and seem to have replaced it.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the store takes an object that is there a second time; the store's.
-pub(super) fn refuses_twice(store: &dyn Store, name: &str, other: &Bytes) -> Result<()> {
+/// The store's.
+pub(super) fn refuses_twice(store: &dyn Store, name: &str, other: &Bytes) -> Result<bool> {
     match heard(|| store.create(name, other.clone())) {
-        Err(e) if e.fault == StoreFault::Exists => Ok(()),
+        Err(e) if e.fault == StoreFault::Exists => Ok(true),
         Err(e) => Err(e.into()),
-        Ok(()) => Err(Error::Invalid(format!(
-            "{} replaces objects that it was asked to create only if absent; a repository cannot be safe there",
-            store.describe()
-        ))),
+        Ok(()) => Ok(false),
     }
 }

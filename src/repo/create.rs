@@ -48,11 +48,16 @@ pub fn init(
     if let Err(e @ Error::Missing { .. }) = repository_id(store) {
         return Err(e);
     }
-    let record = RepoRecord { id: RepositoryId(random::bytes()?) };
+    let record = RepoRecord { id: RepositoryId(random::bytes()?), create_if_absent: true };
     let object = Bytes::from(record.encode());
     let id = match absent::create(store, names::REPO, &object) {
         Ok(()) => {
-            absent::refuses_twice(store, names::REPO, &[&object[..], b"\n"].concat().into())?;
+            // A store that ignores the condition says so itself: this is there then.
+            absent::refuses_twice(
+                store,
+                names::REPO,
+                &RepoRecord { create_if_absent: false, ..record }.encode().into(),
+            )?;
             record.id
         }
         Err(e) if e.fault == StoreFault::Exists => {
@@ -88,8 +93,16 @@ pub fn add_tenant(
 /// [`Error::NoRepository`] if there is none, [`Error::Missing`] if there are tenants without it;
 /// [`Error::Newer`], [`Error::Damaged`].
 pub fn repository_id(store: &dyn Store) -> Result<RepositoryId> {
+    record(store).map(|record| record.id)
+}
+
+/// The repository's own object in a store.
+///
+/// # Errors
+/// See [`repository_id`].
+pub(super) fn record(store: &dyn Store) -> Result<RepoRecord> {
     match store.read(names::REPO, limits::REPO_OBJECT_MAX) {
-        Ok(bytes) => Ok(RepoRecord::decode(&bytes, names::REPO)?.id),
+        Ok(bytes) => RepoRecord::decode(&bytes, names::REPO),
         // It is written first: tenants without it have lost it, and must not be taken for nothing.
         Err(e) if e.fault == StoreFault::NotFound => match store.list(names::TENANTS)?.is_empty() {
             true => Err(Error::NoRepository { place: store.describe() }),

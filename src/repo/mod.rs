@@ -34,7 +34,7 @@ pub use lasting::lasting;
 pub use local::LocalFolder;
 pub use open::Access;
 pub use reading::{FrameNumber, Planned, Reading, Trust, Visit};
-pub use session::{Counting, Session};
+pub use session::{Counting, Session, UNABLE};
 pub use side::ask;
 pub use snapshots::SnapshotObject;
 pub use writer::{Deltas, Lane, Stored, Tries, Writer, WriterState, WriterTotals};
@@ -70,6 +70,8 @@ struct FullKeys {
 pub struct Repository {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    /// False where the store was found to ignore the condition of a create.
+    creates_if_absent: bool,
     id: RepositoryId,
     names: TenantNames,
     tenant: TenantId,
@@ -99,6 +101,12 @@ impl Drop for Repository {
 }
 
 impl Repository {
+    /// False where the store was found, when the repository was made, to replace objects that it was asked to
+    /// create only if absent.
+    pub fn creates_if_absent(&self) -> bool {
+        self.creates_if_absent
+    }
+
     /// The repository's id.
     pub fn id(&self) -> RepositoryId {
         self.id

@@ -1,7 +1,7 @@
 //! Opening a repository for one tenant: record, slot, signers. Three small
 //! reads and a listing; nothing grows with the repository.
 
-use super::create::{decode_tenant, repository_id};
+use super::create::{self, decode_tenant};
 use super::met::{Meeting, Memory};
 use super::sync::StoreKeeper;
 use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
@@ -18,11 +18,11 @@ use crate::error::{Error, Result, StoreFault};
 use crate::format::header::Cipher;
 use crate::format::key::{Bundle, Signer, SignerList, SlotKind};
 use crate::format::names::TenantNames;
-use crate::format::records::TenantRecord;
+use crate::format::records::{RepoRecord, TenantRecord};
 use crate::id::{RepositoryId, SignerId, SlotId, TenantId};
 use crate::index::Index;
 use crate::limits;
-use crate::store::Store;
+use crate::store::{Looking, Store};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -58,7 +58,10 @@ impl Repository {
         let Access { store, clock, tenant, credential, cache } = access;
         let names = TenantNames::new(&tenant)?;
         let mut salvaged = Vec::new();
-        let named = named_id(&*store, &mut salvaged)?;
+        let record = repo_record(&*store, &mut salvaged)?;
+        let named = record.map(|record| record.id);
+        let creates_if_absent = record.is_none_or(|record| record.create_if_absent);
+        let store = if creates_if_absent { store } else { Arc::new(Looking(store)) };
         // Before the slot: where copies are kept, one counts by what is listed.
         let (slots, newest) = keys::list_keys(&*store, &names)?;
         let Tenant { cipher, record, unlocked, public, full } =
@@ -114,6 +117,7 @@ impl Repository {
         Ok(Self {
             store,
             clock,
+            creates_if_absent,
             id,
             names,
             tenant: record.id,
@@ -134,9 +138,9 @@ impl Repository {
     }
 }
 
-/// The repository's id; none where its record is lost.
-fn named_id(store: &dyn Store, salvaged: &mut Vec<Error>) -> Result<Option<RepositoryId>> {
-    match repository_id(store) {
+/// The repository's own object; none where it is lost.
+fn repo_record(store: &dyn Store, salvaged: &mut Vec<Error>) -> Result<Option<RepoRecord>> {
+    match create::record(store) {
         Err(e) if salvage::is_possible(&e) => {
             salvaged.push(e);
             Ok(None)

@@ -28,6 +28,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+/// What is said of a store that ignores the condition of a create.
+pub const UNABLE: &str = "replaces objects that it was asked to create only if absent: several may back up there at a \
+time, but keys must be changed, and tenants made, by one at a time, and whoever writes can undo what others wrote";
+
 /// Delta frames of which a session remembers whether they count.
 const DELTAS_REMEMBERED: usize = 1 << 20;
 
@@ -164,15 +168,21 @@ impl<'r> Session<'r> {
     }
 
     /// Some stores ignore the condition of a create. One that is far and heeded it is believed for a while:
-    /// it takes a request to ask.
-    fn prove(&self, name: &str) -> Result<()> {
+    /// it takes a request to ask. Where it is ignored, nobody can end this session by creating its
+    /// snapshot; a prune must find that out for itself, and wait.
+    fn prove(&mut self, name: &str) -> Result<()> {
+        if !self.repo.creates_if_absent {
+            return Ok(());
+        }
         let (store, local) = (&*self.repo.store, &self.repo.local);
         let place = store.describe();
         if store.is_far() && local.is_proven(&place) {
             return Ok(());
         }
-        refuses_twice(store, name, &self.sealed(&self.lock().0)?.into())?;
-        if store.is_far() {
+        let other = self.sealed(&self.lock().0)?;
+        if !refuses_twice(store, name, &other.into())? {
+            self.warnings.push(format!("{place} {UNABLE}"));
+        } else if store.is_far() {
             local.note_proven(&place);
         }
         Ok(())

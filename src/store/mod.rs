@@ -15,6 +15,7 @@ mod folders;
 mod limited;
 mod listing;
 mod local;
+mod looking;
 mod memory;
 mod pace;
 mod place;
@@ -28,6 +29,7 @@ pub use cloud::{Environment, Patience};
 #[cfg(feature = "fault-store")]
 pub use faulty::{Fault, Faulty, Request};
 pub use local::Local;
+pub use looking::Looking;
 pub use memory::Memory;
 pub use pace::Rates;
 pub use place::{Place, place};

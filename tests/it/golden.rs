@@ -331,7 +331,7 @@ fn sealed_session(name: &str, place: &Place<'_>, signing: &Signing, payload: &[u
 
 fn small_records(page: &mut Page) {
     page.title("small records");
-    let repo = RepoRecord { id: RepositoryId([0xf0; 16]) };
+    let repo = RepoRecord { id: RepositoryId([0xf0; 16]), create_if_absent: true };
     page.text("repo.json", String::from_utf8(repo.encode()).unwrap().trim_end());
     let tenant =
         TenantRecord { id: TENANT, public_key: vec![9; 4], verifying: Signing::from_seed(&TENANT_SEED).id().0 };

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use estrato::backup::{self, Source, Stream};
 use estrato::clock::Clock;
 use estrato::crypto::sign::Signing;
+use estrato::crypto::slot::Credential;
 use estrato::error::{Error, StoreFault};
 use estrato::format::header::{Cipher, Header, ObjectType};
 use estrato::format::index::IndexObject;
@@ -16,7 +17,7 @@ use estrato::format::pack::BlobKind;
 use estrato::format::records::{Plan, Tombstone};
 use estrato::id::{IndexName, PackName};
 use estrato::monitor::Silent;
-use estrato::repo::{self, NewKey, Repository, Secret, Session, Stored};
+use estrato::repo::{self, Access, NewKey, Repository, Secret, Session, Stored};
 use estrato::snapshot;
 use estrato::store::Store;
 use std::collections::HashSet;
@@ -340,17 +341,37 @@ fn a_commit_that_is_never_answered_fails_and_leaves_the_session_for_a_prune_to_s
 }
 
 #[test]
-fn a_store_that_ignores_the_condition_is_refused() {
+fn a_store_that_ignores_the_condition_is_recognised_and_looked_at_first() {
     let world = World::new();
     let repo = world.open(FULL);
+    // One that was moved there: each session finds it out.
     world.store.henceforth(|_| Fate::Overwrites);
-    assert!(Session::begin(&repo, "db1").is_err_and(|e| e.to_string().contains("only if absent")));
-    assert!(world.names(&repo.names().sessions()).is_empty());
+    let mut session = Session::begin(&repo, "db1").unwrap();
+    let told = session.take_warnings();
+    assert!(told.len() == 1 && told[0].contains("only if absent"), "{told:?}");
+    session.commit(&manifest()).unwrap();
+    assert!(world.names(&repo.names().sessions()).is_empty() && repo.creates_if_absent());
+    // One that was made there: its own object says so.
     let store = Fateful::new();
     store.henceforth(|_| Fate::Overwrites);
     let new = NewKey::full(Secret::KeyFile(key(FULL)), "full");
-    let made = repo::init(&*store, &*world.clock, "default", Cipher::Aes256Gcm, &new);
-    assert!(made.is_err_and(|e| e.to_string().contains("only if absent")));
+    repo::init(&*store, &*world.clock, "default", Cipher::Aes256Gcm, &new).unwrap();
+    let access = Access {
+        store: store.clone(),
+        clock: world.clock.clone(),
+        tenant: "default".into(),
+        credential: Credential::KeyFile(key(FULL)),
+        cache: None,
+    };
+    let repo = Repository::open(access).unwrap();
+    assert!(!repo.creates_if_absent());
+    let mut session = Session::begin(&repo, "db1").unwrap();
+    assert_eq!(session.take_warnings(), Vec::<String>::new());
+    // What stands under the snapshot's name, as a tombstone might, is not replaced.
+    let name = repo.names().snapshot(&session.id());
+    store.write(&name, "a tombstone".into()).unwrap();
+    assert!(matches!(session.commit(&manifest()), Err(Error::Fenced { .. })));
+    assert_eq!(&store.read(&name, 100).unwrap()[..], b"a tombstone");
 }
 
 #[test]
