@@ -58,10 +58,7 @@ impl Repository {
         let Access { store, clock, tenant, credential, cache } = access;
         let names = TenantNames::new(&tenant)?;
         let mut salvaged = Vec::new();
-        let record = repo_record(&*store, &mut salvaged)?;
-        let named = record.map(|record| record.id);
-        let creates_if_absent = record.is_none_or(|record| record.create_if_absent);
-        let store = if creates_if_absent { store } else { Arc::new(Looking(store)) };
+        let (store, named, creates_if_absent) = known_store(store, &mut salvaged)?;
         // Before the slot: where copies are kept, one counts by what is listed.
         let (slots, newest) = keys::list_keys(&*store, &names)?;
         let Tenant { cipher, record, unlocked, public, full } =
@@ -136,6 +133,18 @@ impl Repository {
             id_key: Box::new(Zeroizing::new(bundle.id_key)),
         })
     }
+}
+
+/// The store, with as much care as it takes; the repository's id, and whether the store heeds the condition of
+/// a create, as far as its object is there to say so.
+fn known_store(
+    store: Arc<dyn Store>,
+    salvaged: &mut Vec<Error>,
+) -> Result<(Arc<dyn Store>, Option<RepositoryId>, bool)> {
+    let record = repo_record(&*store, salvaged)?;
+    let creates_if_absent = record.is_none_or(|record| record.create_if_absent);
+    let store = if creates_if_absent { store } else { Arc::new(Looking(store)) };
+    Ok((store, record.map(|record| record.id), creates_if_absent))
 }
 
 /// The repository's own object; none where it is lost.
