@@ -7,11 +7,13 @@
 //! let go of its bases while the second is about to ask for them: they would be
 //! decoded again from the ground, and so would theirs.
 
-use super::reading::FrameNumber;
 use crate::limits;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A frame's number in a plan.
+pub type FrameNumber = u32;
 
 /// A blob on which frames rest that are still to come.
 struct KeptBlob {

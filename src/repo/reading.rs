@@ -11,7 +11,7 @@
 
 use super::blobs::Failed;
 use super::frames::FrameSet;
-use super::kept::Kept;
+use super::kept::{FrameNumber, Kept};
 use super::{Repository, side};
 use crate::crypto::stack;
 use crate::error::{Error, Result};
@@ -34,9 +34,6 @@ const GAP_MAX: u64 = 64 * 1024;
 
 /// Parts of a plan for each thread: the last ones end at about the same time.
 const GROUPS_PER_THREAD: usize = 8;
-
-/// A frame's number in a plan.
-pub type FrameNumber = u32;
 
 /// A base: a blob in another frame of the plan.
 struct Base {

@@ -130,3 +130,32 @@ fn many_requests_go_side_by_side() {
     far.run(&["snapshots", "--cache-dir", "other"]).expect_code(0);
     assert!(far.double.most() >= 4, "{}", far.double.most());
 }
+
+#[test]
+fn a_repository_moves_from_one_kind_of_store_to_another_as_a_copy_of_objects() {
+    let far = grown();
+    let source = std::fs::read(far.place.path("source/another")).unwrap();
+    for (name, bytes) in far.double.objects() {
+        far.place.write(format!("repo/{}", name.strip_prefix("r/").unwrap()), bytes);
+    }
+    // In a folder: what was there is there, and more is added to it.
+    assert_eq!(far.place.snapshots(), 2);
+    far.place.run(&["restore", "latest", "--target", "here"]).expect_code(0);
+    assert_eq!(std::fs::read(far.place.path("here/source/another")).unwrap(), source);
+    far.place.write("source/last", noise("last", 50_000));
+    far.place.run(&["snapshot", "source"]).expect_code(0);
+    far.place.run(&["check", "--read-data"]).expect_code(0);
+    // And back, to another bucket.
+    let other = Far::empty();
+    std::fs::copy(far.place.path("key"), other.place.path("key")).unwrap();
+    let root = far.place.path("repo");
+    for path in files_below(&root) {
+        let name = path.strip_prefix(&root).unwrap_or(&path).to_string_lossy().into_owned();
+        other.double.plant(&format!("r/{name}"), &std::fs::read(root.join(&name)).unwrap());
+    }
+    other.run(&["check", "--read-data"]).expect_code(0);
+    other.run(&["restore", "latest", "--target", "there"]).expect_code(0);
+    assert_eq!(std::fs::read(other.place.path("there/source/last")).unwrap(), noise("last", 50_000));
+    other.place.write("more/a", noise("a", 50_000));
+    other.run(&["snapshot", "more"]).expect_code(0);
+}

@@ -19,10 +19,17 @@ enum Fault {
     Busy,
     KillBefore,
     KillAfter,
+    /// From this call on, credentials are no longer good.
+    Expired,
+    /// From this call on, nothing more can be stored.
+    Full,
 }
 
 const FAULTS: [Fault; 6] =
     [Fault::LoseAnswer, Fault::CutUpload, Fault::CutAnswer, Fault::Busy, Fault::KillBefore, Fault::KillAfter];
+
+/// Those that last until somebody does something about them.
+const LASTING: [Fault; 2] = [Fault::Expired, Fault::Full];
 
 const ACTS: [&[&str]; 8] = [
     &["init"],
@@ -63,12 +70,16 @@ fn struck(far: &Far, act: &[&str], number: usize, fault: Fault) -> i32 {
                 }
                 let _ = kill_process(Pid::from_raw(pid.load(Ordering::SeqCst)).unwrap(), Signal::KILL);
             };
+            let refused = |status, code| Fate::Refuse(status, "", format!("<Error><Code>{code}</Code></Error>"));
             match fault {
+                Fault::Expired if asked.number >= number => refused(400, "ExpiredToken"),
+                Fault::Full if asked.number >= number && asked.method == "PUT" => refused(507, "QuotaExceeded"),
                 _ if asked.number != number => Fate::Done,
                 Fault::LoseAnswer => Fate::LoseAnswer,
                 Fault::CutUpload => Fate::CutUpload(100),
                 Fault::CutAnswer => Fate::CutAnswer(10),
-                Fault::Busy => Fate::Refuse(503, "", "<Error><Code>SlowDown</Code></Error>".into()),
+                Fault::Busy => refused(503, "SlowDown"),
+                Fault::Expired | Fault::Full => Fate::Done,
                 Fault::KillBefore => {
                     kill();
                     Fate::Silence
@@ -96,7 +107,8 @@ fn try_point(base: &Far, act: &[&str], number: usize, fault: Fault) -> bool {
     let far = base.copied();
     let code = struck(&far, act, number, fault);
     let is_killed = matches!(fault, Fault::KillBefore | Fault::KillAfter);
-    assert!(code == 0 || is_killed && code == -1, "{label}: it ended with {code}, and not for ever");
+    let ends = code == 0 || is_killed && code == -1 || LASTING.contains(&fault) && code == 1;
+    assert!(ends, "{label}: it ended with {code}");
     far.double.decide(|_| Fate::Done);
     let _ = std::fs::remove_file(far.place.path("key 2"));
     let _ = std::fs::remove_dir_all(far.place.path("target"));
@@ -122,6 +134,21 @@ fn try_point(base: &Far, act: &[&str], number: usize, fault: Fault) -> bool {
         }
     }
     code == 0
+}
+
+#[test]
+fn refusals_that_last_from_any_call_on() {
+    let mut tried = 0;
+    for act in [ACTS[1], ACTS[6]] {
+        let base = before(act);
+        for number in 1..=base.copied().calls(act).len() {
+            for fault in LASTING {
+                try_point(&base, act, number, fault);
+                tried += 1;
+            }
+        }
+    }
+    say(&format!("refusals that last: {tried} points tried"));
 }
 
 #[test]
