@@ -358,8 +358,8 @@ mod tests {
         walk(place.path(), |scout, rules, entries, top| {
             wait_until_idle(scout);
             assert_eq!(scout.lock().begun.len(), limits::LIST_AHEAD_FOLDERS);
-            // What waits is what comes first.
-            assert!(scout.lock().begun.contains_key(&[0, 0, 0][..]));
+            // What comes first is among it; how deep, hangs on whose thread was slow.
+            assert!(scout.lock().begun.contains_key(&[0][..]));
             let mut walker = Walker { rules, scout, seen: vec![], taken: 0, own: 0 };
             walker.folder(&[], entries, top);
             assert_eq!(walker.taken + walker.own, 9 * limits::LIST_AHEAD_FOLDERS);
