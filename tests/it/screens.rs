@@ -140,9 +140,10 @@ fn newcomer(place: &Place, arguments: &[&str]) -> Ran {
     Ran::of(&mut command)
 }
 
+/// Files of one piece each: where a larger one is cut depends on the tenant's key.
 fn source(place: &Place) {
-    place.write("source/export.csv", "id;name\n1;A\n".repeat(2000));
-    place.write("source/folder/notes.txt", noise("notes", 12_345));
+    place.write("source/export.csv", "id;name\n1;A\n".repeat(300));
+    place.write("source/folder/notes.txt", noise("notes", 2_345));
     for (name, mode) in [("export.csv", 0o640), ("folder/notes.txt", 0o600), ("folder", 0o755), ("", 0o755)] {
         let path = place.path("source").join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
