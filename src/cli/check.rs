@@ -13,7 +13,7 @@ const FROZEN_SHOWN: usize = 10;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
-    context.bare()?;
+    context.believe_no_copy()?;
     let repo = context.open()?;
     progress::heed_interrupts(&context.progress);
     let depth = if args.read_data { Depth::AllData } else { Depth::Structure };

@@ -36,15 +36,20 @@ pub struct Context {
     rates: Rates,
     /// The local state of the repository that was opened.
     local: OnceLock<LocalFolder>,
-    store: OnceLock<Place>,
+    reached: OnceLock<Reached>,
 }
 
-/// Where the repository lies.
+/// The store that the repository lies on.
 #[derive(Clone)]
-struct Place {
+struct Reached {
     store: Arc<dyn Store>,
     /// The same, where it is far and copies are kept of it.
     copies: Option<Arc<Cached>>,
+}
+
+/// True for an error that another repository than the one expected would bring about.
+fn is_of_what_lies_there(e: &Error) -> bool {
+    e.is_damage() || matches!(e, Error::NoRepository { .. } | Error::NoTenant { .. } | Error::WrongKey { .. })
 }
 
 /// A folder of the user's: from the environment, or below the home folder.
@@ -72,7 +77,7 @@ impl Context {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let monitor: Arc<dyn Monitor> = Arc::<Progress>::clone(&progress);
         let rates = Rates::new(global.limit_upload.0, global.limit_download.0, &clock, &monitor);
-        Self { global, clock, progress, rates, local: OnceLock::new(), store: OnceLock::new() }
+        Self { global, clock, progress, rates, local: OnceLock::new(), reached: OnceLock::new() }
     }
 
     /// Where the repository lies.
@@ -87,29 +92,30 @@ impl Context {
 
     /// The store.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(self.place()?.store)
+        Ok(self.reached()?.store)
     }
 
-    /// The store itself, even if copies of it are kept: for whoever looks whether all is there.
-    pub fn bare(&self) -> Result<()> {
-        let place = Place { store: self.opened()?, copies: None };
-        self.store.set(place).map_err(|_| Error::Invalid("the store is in use already".into()))
+    /// The store at a location, which keeps to the rates. Nothing is asked of it yet.
+    pub fn store_at(&self, location: &str) -> Result<Arc<dyn Store>> {
+        store::open_limited(location, self.rates.clone())
     }
 
-    fn opened(&self) -> Result<Arc<dyn Store>> {
-        store::open_limited(&self.location()?, self.rates.clone())
+    /// From now on the store itself, with no copies between: for whoever looks whether all is there.
+    pub fn believe_no_copy(&self) -> Result<()> {
+        let reached = Reached { store: self.store_at(&self.location()?)?, copies: None };
+        self.reached.set(reached).map_err(|_| Error::Invalid("the store is in use already".into()))
     }
 
-    fn place(&self) -> Result<Place> {
-        if let Some(place) = self.store.get() {
-            return Ok(place.clone());
+    fn reached(&self) -> Result<Reached> {
+        if let Some(reached) = self.reached.get() {
+            return Ok(reached.clone());
         }
-        let store = self.opened()?;
+        let store = self.store_at(&self.location()?)?;
         let cache = self.cache()?.filter(|_| store.is_far());
         let kept = |cache: PathBuf| Cached::new(Arc::clone(&store), &cache.join("far"), repo::lasting);
         let copies = cache.map(kept).map(Arc::new);
         let store = copies.clone().map_or(store, |copies| copies as Arc<dyn Store>);
-        Ok(self.store.get_or_init(|| Place { store, copies }).clone())
+        Ok(self.reached.get_or_init(|| Reached { store, copies }).clone())
     }
 
     /// Where local state is kept; `None` if none is.
@@ -179,11 +185,11 @@ impl Context {
             context.open_with(credential()?)
         }
         let mut repo = opened(self, &credential);
-        if repo.is_err()
-            && let Some(copies) = self.place()?.copies.filter(|copies| copies.has_served())
+        if repo.as_ref().is_err_and(is_of_what_lies_there)
+            && let Some(copies) = self.reached()?.copies
+            && copies.forget_unseen()
         {
-            // Another repository may lie there by now.
-            copies.forget();
+            // What was read here may be of a repository that lay there before.
             repo = opened(self, &credential);
         }
         stack::wipe();

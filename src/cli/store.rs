@@ -6,7 +6,8 @@ use super::{output, policy};
 use crate::error::Error;
 use crate::monitor::{Event, Monitor as _};
 use crate::store::probe::{Abilities, Finding, probe};
-use crate::store::{self, Protection, Store};
+use crate::repo;
+use crate::store::{Protection, Store};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ pub fn run(context: &Context, command: StoreCommand) -> Result<ExitCode> {
     match command {
         StoreCommand::Test { location } => {
             let store = match location {
-                Some(location) => store::open(&location)?,
+                Some(location) => context.store_at(&location)?,
                 None => context.store()?,
             };
             let found = probe(&*store).map_err(Error::from)?;
@@ -81,13 +82,10 @@ fn text(found: &Abilities, protection: &Protection) -> String {
     };
     rows.push(vec!["versioning or object lock".into(), stands.into(), output::escaped_text(detail)]);
     let mut text = output::table(&["what", "holds", "details"], &rows, &[]);
-    text.push_str(match verdict(found) {
-        None if found.creates_if_absent() => "a repository can lie here\n",
-        None => {
-            "a repository can lie here, with care: several may back up there at a time, but keys must be changed, and \
-             tenants made, by one at a time, and no prune can end a session that has died\n"
-        }
-        Some(_) => "no repository can lie here\n",
+    text.push_str(&match verdict(found) {
+        None if found.creates_if_absent() => "a repository can lie here\n".into(),
+        None => format!("a repository can lie here, with care: this store {}\n", repo::UNABLE),
+        Some(_) => "no repository can lie here\n".into(),
     });
     text
 }

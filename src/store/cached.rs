@@ -6,8 +6,8 @@
 //! An object keeps its bytes, with two exceptions: a tombstone can take a snapshot's place, and one
 //! repository the place of another. So a copy of what stands in a listed folder counts once a listing
 //! of this process shows the object with the size and the time that the copy has. What is never listed counts
-//! unseen; as soon as a listing shows that something changed, all of that is dropped. Whoever cannot open
-//! what was found here calls [`Cached::forget`], and begins again.
+//! unseen; as soon as a listing shows that something changed, all of that is dropped. Whoever finds that the
+//! store's objects do not go together calls [`Cached::forget_unseen`], and begins again.
 //!
 //! Losing copies costs time. They are written beside their names and renamed, never synced; a hash of
 //! its content closes each, so what a crash cut short is no copy. What cannot be written is not kept.
@@ -58,7 +58,8 @@ pub struct Cached {
     rule: fn(&str) -> Lasting,
     state: Mutex<State>,
     fetched: Condvar,
-    has_served: AtomicBool,
+    /// Whether something that counts unseen was read here.
+    has_served_unseen: AtomicBool,
     /// Bytes kept since the last look at how much there is.
     kept: AtomicU64,
 }
@@ -85,25 +86,20 @@ impl Cached {
             rule,
             state: Mutex::default(),
             fetched: Condvar::new(),
-            has_served: AtomicBool::new(false),
+            has_served_unseen: AtomicBool::new(false),
             kept: AtomicU64::new(0),
         };
         cached.look_if_due();
         cached
     }
 
-    /// True if something was read here rather than of the store.
-    pub fn has_served(&self) -> bool {
-        self.has_served.load(Ordering::Relaxed)
-    }
-
-    /// Drops all copies of this store's objects.
-    pub fn forget(&self) {
-        *self.lock() = State::default();
-        self.has_served.store(false, Ordering::Relaxed);
-        if let Err(e) = fs::remove_dir_all(&self.folder) {
+    /// Drops the copies that count unseen, which may be of a repository that lay there before. True if one
+    /// was read: then the store may say something else.
+    pub fn forget_unseen(&self) -> bool {
+        if let Err(e) = self.drop_unseen() {
             tracing::debug!("{}: {e}", self.folder.display());
         }
+        self.has_served_unseen.swap(false, Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -131,7 +127,9 @@ impl Cached {
         let mut file = File::open(self.path(name)).ok()?;
         match self.read_copy(name, &mut file, part) {
             Ok(Some(bytes)) => {
-                self.has_served.store(true, Ordering::Relaxed);
+                if (self.rule)(name) == Lasting::Unseen {
+                    self.has_served_unseen.store(true, Ordering::Relaxed);
+                }
                 Some(bytes)
             }
             Ok(None) => None,

@@ -122,7 +122,7 @@ fn what_a_listing_shows_as_it_was_is_not_read_again() {
     assert_eq!(world.store.asked(), 1, "this process has listed nothing");
     second.list("listed").unwrap();
     world.store.asked();
-    assert!(second.read_range("listed/theirs", 0, 1).is_ok() && second.has_served());
+    assert!(second.read_range("listed/theirs", 0, 1).is_ok());
     assert_eq!(second.read("listed/theirs", 0).unwrap_err().fault, StoreFault::Size);
     assert_eq!(second.read_range("listed/theirs", 0, 2).unwrap_err().fault, StoreFault::Size);
     assert_eq!(world.store.asked(), 2, "whoever asks for too little or too much hears the store's words");
@@ -215,22 +215,27 @@ fn where_no_copy_can_be_kept_the_store_is_asked() {
     cached.list("listed").unwrap();
     assert_eq!(&read(&cached, "listed/a")[..], b"1");
     assert_eq!(&cached.read_lasting("listed/a", 0, 1).unwrap()[..], b"1");
-    cached.forget();
-    assert!(!cached.has_served());
+    assert!(!cached.forget_unseen());
 }
 
 #[test]
-fn what_is_forgotten_is_asked_for_again() {
+fn what_counts_unseen_can_be_forgotten_and_nothing_else_is() {
     let world = World::new();
     let cached = world.cached();
-    cached.create("unseen/a", "1".into()).unwrap();
-    read(&cached, "unseen/a");
-    assert!(cached.has_served());
-    cached.forget();
-    assert!(!cached.has_served() && world.files().is_empty());
+    for name in ["listed/a", "part/a", "unseen/a"] {
+        cached.create(name, "1".into()).unwrap();
+    }
+    cached.list("listed").unwrap();
+    (read(&cached, "listed/a"), read(&cached, "part/a"));
+    assert!(!cached.forget_unseen(), "nothing was read unseen");
+    cached.create("unseen/b", "1".into()).unwrap();
+    read(&cached, "unseen/b");
+    assert!(cached.forget_unseen() && !cached.forget_unseen());
     world.store.asked();
-    read(&cached, "unseen/a");
-    assert_eq!(world.store.asked(), 1);
+    for (name, asked) in [("listed/a", 0), ("part/a", 0), ("unseen/a", 1), ("unseen/b", 1)] {
+        read(&cached, name);
+        assert_eq!(world.store.asked(), asked, "{name}");
+    }
 }
 
 #[test]

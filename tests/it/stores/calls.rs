@@ -104,6 +104,25 @@ fn another_repository_in_the_same_place_is_recognised() {
 }
 
 #[test]
+fn neither_a_wrong_key_nor_a_store_that_is_away_costs_the_copies() {
+    let far = grown();
+    far.run(&["ls", "latest"]).expect_code(0);
+    let kept = || files_below(&far.place.path(".cache/estrato/far"));
+    let packs = || kept().into_iter().filter(|path| path.to_string_lossy().contains("/packs/")).collect::<Vec<_>>();
+    let before = (kept(), packs());
+    assert!(!before.1.is_empty());
+    far.place.run(&["init", "-r", "elsewhere", "--new-key-file", "another"]).expect_code(0);
+    far.run(&["--key-file", "another", "ls", "latest"]).expect_code(12);
+    assert_eq!(packs(), before.1);
+    far.run(&["ls", "latest"]).expect_code(0);
+    assert_eq!(kept(), before.0);
+    far.double.decide(|_| Fate::Refuse(403, "", "<Error><Code>AccessDenied</Code></Error>".into()));
+    far.run(&["ls", "latest"]).expect_code(1);
+    assert_eq!(far.double.asked().len(), 1, "it is not asked a second time");
+    assert_eq!(kept(), before.0);
+}
+
+#[test]
 fn without_a_cache_nothing_is_kept() {
     let far = grown();
     let kept = files_below(&far.place.path(".cache"));
