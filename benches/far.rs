@@ -2,7 +2,7 @@
 //! without, and how many calls there are. The store is the tests' own double of S3, in this process.
 //!
 //! `ESTRATO_BENCH_SOURCE` names the folder that is stored (one day's exports, say); without it, 200 MB
-//! of tables. Prints one line for each step; the machine's noise is in it, the ratio less so.
+//! of tables. Near and far take turns, each in a place that is empty; what is printed are medians.
 
 mod data;
 #[allow(dead_code, reason = "the tests ask it for more")]
@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const DELAY: Duration = Duration::from_millis(50);
+const ROUNDS: usize = 5;
 const TABLES: u64 = 13;
 const TABLE: usize = 15_000_000;
 
@@ -58,19 +59,30 @@ fn main() {
         ("ls", &["ls", "latest"]),
         ("restore", &["restore", "latest", "--target", "target"]),
     ];
-    let mut rows = vec![Vec::new(); steps.len()];
-    for delay in [Duration::ZERO, DELAY] {
-        let home = place.path().join(format!("home {}", delay.as_millis()));
-        std::fs::create_dir(&home).unwrap();
-        let double = Double::new(Dialect::S3);
-        double.pages_of(1000);
-        for (row, (_, arguments)) in rows.iter_mut().zip(&steps) {
-            row.push(step(&double, &home, delay, arguments));
+    let mut near = vec![Vec::new(); steps.len()];
+    let mut far = near.clone();
+    let mut calls = vec![0; steps.len()];
+    for _ in 0..ROUNDS {
+        for (delay, rows) in [(Duration::ZERO, &mut near), (DELAY, &mut far)] {
+            // Gone before the next one begins: both find as much memory and disk.
+            let home = tempfile::tempdir_in(place.path()).unwrap();
+            let double = Double::new(Dialect::S3);
+            double.pages_of(1000);
+            for ((row, calls), (_, arguments)) in rows.iter_mut().zip(&mut calls).zip(&steps) {
+                let (seconds, asked) = step(&double, home.path(), delay, arguments);
+                row.push(seconds);
+                *calls = asked;
+            }
         }
     }
     println!("{:<14}{:>10}{:>12}{:>8}{:>8}", "", "0 ms", "50 ms", "ratio", "calls");
-    for ((name, _), row) in steps.iter().zip(rows) {
-        let (near, far) = (row[0], row[1]);
-        println!("{name:<14}{:>8.2} s{:>10.2} s{:>8.2}{:>8}", near.0, far.0, far.0 / near.0, far.1);
+    for (((name, _), calls), (near, far)) in steps.iter().zip(calls).zip(near.iter_mut().zip(&mut far)) {
+        let (near, far) = (median(near), median(far));
+        println!("{name:<14}{near:>8.2} s{far:>10.2} s{:>8.2}{calls:>8}", far / near);
     }
+}
+
+fn median(seconds: &mut [f64]) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
 }

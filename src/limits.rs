@@ -213,6 +213,10 @@ pub const READ_FAILED_MAX: usize = 4096;
 pub const READ_KEPT: usize = 32 * 1024 * 1024;
 /// Stored bytes fetched by one request of a restore or a check.
 pub const FETCH_MAX: usize = 8 * 1024 * 1024;
+/// Bytes between two frames that are fetched rather than asked around.
+pub const GAP_MAX: u64 = 64 * 1024;
+/// Groups of frames that wait, fetched from a store that is far, until a core is free to decode them.
+pub const FETCHED_AHEAD: usize = 8;
 /// Problems that a report lists by name; the rest are counted.
 pub const REPORT_MAX: usize = 1000;
 
@@ -249,9 +253,6 @@ pub const LOCAL_TENANTS_MAX: usize = 1000;
 /// Tenants of which is kept what was seen of them: some hundred bytes each.
 pub const LOCAL_SEEN_MAX: usize = 10_000;
 
-/// Copies of objects of stores that are far, of all such stores together, bytes; an eighth more may lie
-/// there for a while.
-pub const COPIES_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// The largest object that is copied, bytes: packs of trees are half as large, unless somebody forged them.
 pub const COPY_MAX: u64 = 16 * 1024 * 1024;
 

@@ -41,6 +41,10 @@ pub struct Global {
     /// Keep no local state, and use none
     #[arg(long, global = true, conflicts_with = "cache_dir")]
     pub no_cache: bool,
+    /// Keep no more than so many bytes of copies of what lies on a far store, such as 500M or 10G
+    #[arg(long, global = true, value_name = "SIZE", default_value = "4G",
+        env = "ESTRATO_CACHE_SIZE", value_parser = quantity::size)]
+    pub cache_size: u64,
     /// Send no more than so many bytes per second, such as 500k or 10M
     #[arg(long, global = true, value_name = "RATE", default_value = "0", hide_default_value = true,
         value_parser = quantity::rate)]

@@ -112,7 +112,8 @@ impl Context {
         }
         let store = self.store_at(&self.location()?)?;
         let cache = self.cache()?.filter(|_| store.is_far());
-        let kept = |cache: PathBuf| Cached::new(Arc::clone(&store), &cache.join("far"), repo::lasting);
+        let most = self.global.cache_size;
+        let kept = |cache: PathBuf| Cached::new(Arc::clone(&store), &cache.join("far"), most, repo::lasting);
         let copies = cache.map(kept).map(Arc::new);
         let store = copies.clone().map_or(store, |copies| copies as Arc<dyn Store>);
         Ok(self.reached.get_or_init(|| Reached { store, copies }).clone())

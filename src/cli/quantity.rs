@@ -1,4 +1,4 @@
-//! Quantities as options give them: times such as `90`, `5m` or `12h`, and rates such as `500k` or `10M`.
+//! Quantities as options give them: times such as `90`, `5m` or `12h`, sizes and rates such as `500k` or `10M`.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -25,10 +25,16 @@ pub fn time(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub Option<NonZeroU64>);
 
+const BYTES: [(&str, u64); 4] = [("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
+
+/// Bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    scaled(text, &BYTES).ok_or_else(|| "give bytes, such as 500M or 10G".into())
+}
+
 /// Bytes per second; 0 is no bound.
 pub fn rate(text: &str) -> Result<Rate, String> {
-    let bytes = scaled(text, &[("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000)]);
-    bytes
+    scaled(text, &BYTES)
         .map(|bytes| Rate(NonZeroU64::new(bytes)))
         .ok_or_else(|| "give bytes per second, such as 500k or 10M; 0 for no bound".into())
 }
@@ -44,6 +50,16 @@ mod tests {
         }
         for text in ["", "m", "-1", "5 m", "1.5h", "5w", "99999999999999999999", "9999999999999999999d", "400d"] {
             assert!(time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("0", 0), ("1", 1), ("500k", 500_000), ("3M", 3_000_000), ("2t", 2_000_000_000_000)] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "-1", "1.5M", "10MB", "18446744073709551615k"] {
+            assert!(size(text).is_err(), "{text}");
         }
     }
 

@@ -1,21 +1,18 @@
 //! Getting a blob: from any copy that hashes to its id, through a bounded
-//! cache of decoded frames and of packs' opened keys. A delta frame's bases are
-//! blobs like any other, and believed like any other: by their ids.
+//! cache of decoded frames. A delta frame's bases are blobs like any other, and
+//! believed like any other: by their ids.
 
 use super::Repository;
 use crate::error::{Error, Result, StoreError};
-use crate::format::pack::{BlobKind, FRAMES_AT, Frame, StorageClass};
-use crate::id::{BaseId, BlobId, PackName};
+use crate::format::pack::{BlobKind, Frame, StorageClass};
+use crate::id::{BaseId, BlobId};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
-use crate::pack::{Decompressor, PackKey};
+use crate::pack::Decompressor;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Opened pack keys that are kept.
-const KEYS_MAX: usize = 512;
 
 /// Decompression contexts that are kept.
 const SPARE_MAX: usize = 4;
@@ -26,7 +23,6 @@ type FrameName = (EntryNumber, u32);
 struct Inner {
     frames: HashMap<FrameName, (Arc<Vec<u8>>, u64)>,
     bytes: usize,
-    keys: HashMap<EntryNumber, Arc<PackKey>>,
     spare: Vec<Decompressor>,
     tick: u64,
 }
@@ -111,30 +107,6 @@ impl Repository {
     pub fn with_frame_cache(mut self, bytes: usize) -> Self {
         self.frames = FrameCache::new(bytes);
         self
-    }
-
-    /// The opened data key of the pack that an entry names.
-    ///
-    /// # Errors
-    /// [`Error::NotAllowed`] with a writer key, [`Error::Damaged`], or the store's.
-    pub fn pack_key(&self, entry: EntryNumber, pack: &PackName) -> Result<Arc<PackKey>> {
-        if let Some(key) = self.frames.lock().keys.get(&entry) {
-            return Ok(Arc::clone(key));
-        }
-        let private = self.private_key()?;
-        let head = self.store.read_range(&self.names.pack(pack), 0, FRAMES_AT as usize)?;
-        let key = PackKey::open(&self.realm(), private, pack, &head).map_err(|e| match e {
-            Error::Damaged { why, .. } => Error::damaged(self.names.pack(pack), why),
-            Error::Newer { found, known, .. } => Error::Newer { object: self.names.pack(pack), found, known },
-            other => other,
-        });
-        let key = Arc::new(key?);
-        let mut inner = self.frames.lock();
-        if inner.keys.len() >= KEYS_MAX {
-            inner.keys.clear();
-        }
-        inner.keys.insert(entry, Arc::clone(&key));
-        Ok(key)
     }
 
     /// The plaintext of the frame in which a copy lies, through the cache.

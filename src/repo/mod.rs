@@ -14,9 +14,11 @@ mod lasting;
 mod local;
 mod met;
 mod open;
+mod packkeys;
 pub mod policy;
 mod reading;
 mod salvage;
+mod sealed;
 mod session;
 mod side;
 mod snapshots;
@@ -90,6 +92,7 @@ pub struct Repository {
     /// What is damaged of it; where anything is, it is only read.
     salvaged: Vec<Error>,
     frames: FrameCache,
+    pack_keys: packkeys::PackKeys,
     /// Kept so that keys can be admitted.
     id_key: Box<KeyBytes>,
 }

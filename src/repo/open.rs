@@ -3,6 +3,7 @@
 
 use super::create::{self, decode_tenant};
 use super::met::{Meeting, Memory};
+use super::packkeys::PackKeys;
 use super::sync::StoreKeeper;
 use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
 use crate::chunker::Chunker;
@@ -130,6 +131,7 @@ impl Repository {
             chunker,
             salvaged,
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
+            pack_keys: PackKeys::default(),
             id_key: Box::new(Zeroizing::new(bundle.id_key)),
         })
     }

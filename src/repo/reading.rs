@@ -12,6 +12,7 @@
 use super::blobs::Failed;
 use super::frames::FrameSet;
 use super::kept::{FrameNumber, Kept};
+use super::sealed::Sealed;
 use super::{Repository, side};
 use crate::crypto::stack;
 use crate::error::{Error, Result};
@@ -21,16 +22,13 @@ use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
 use crate::pack::Decompressor;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-
-/// Bytes between two frames that are fetched rather than asked around.
-const GAP_MAX: u64 = 64 * 1024;
 
 /// Parts of a plan for each thread: the last ones end at about the same time.
 const GROUPS_PER_THREAD: usize = 8;
@@ -64,6 +62,11 @@ impl Planned {
     /// The pack.
     pub fn pack(&self) -> PackName {
         self.pack
+    }
+
+    /// Where it begins in its pack.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The frame's number in its pack.
@@ -230,22 +233,32 @@ impl Reading {
         let bases = self.frames.iter().flat_map(|frame| &frame.bases);
         let kept = Kept::new(bases.map(|base| (base.frame, base.at, base.len)));
         let run = Run { plan: self, repo, trust, visit, monitor, kept, failed: Mutex::default(), again_left };
-        // Where the store is far, most of them wait.
-        let threads = thread::available_parallelism().map_or(2, usize::from).max(side::threads(&**repo.store()));
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        let is_far = repo.store().is_far();
         thread::scope(|scope| {
-            let (tx, rx) = bounded::<&[FrameNumber]>(1);
+            let (groups_tx, groups) = bounded::<&[FrameNumber]>(1);
+            let (fetched_tx, fetched) = bounded(limits::FETCHED_AHEAD);
             let mut workers = Vec::new();
-            for _ in 0..threads {
-                let (rx, run) = (rx.clone(), &run);
-                workers.push(scope.spawn(move || stack::wiped(|| run.work(&rx))));
+            for _ in 0..cores {
+                let (groups, fetched, run) = (groups.clone(), fetched.clone(), &run);
+                workers.push(scope.spawn(move || {
+                    stack::wiped(|| match is_far {
+                        true => run.work(fetched.iter().map(Ok)),
+                        false => run.work(groups.iter().map(|group| run.fetch(group))),
+                    })
+                }));
             }
-            drop(rx);
-            for group in self.groups(&order, threads) {
-                if tx.send(&order[group]).is_err() {
+            for _ in 0..if is_far { side::threads(&**repo.store()) } else { 0 } {
+                let (groups, fetched, run) = (groups.clone(), fetched_tx.clone(), &run);
+                workers.push(scope.spawn(move || stack::wiped(|| run.fetch_ahead(&groups, &fetched))));
+            }
+            drop((groups, fetched, fetched_tx));
+            for group in self.groups(&order, cores) {
+                if groups_tx.send(&order[group]).is_err() {
                     break;
                 }
             }
-            drop(tx);
+            drop(groups_tx);
             let mut outcome = Ok(());
             for worker in workers {
                 let ended = worker.join().unwrap_or_else(|_| Err(Error::Invalid("a reading thread panicked".into())));
@@ -321,12 +334,6 @@ impl Place {
     }
 }
 
-/// Sealed bytes of some frames of a pack.
-struct Span {
-    bytes: Vec<u8>,
-    begin: u64,
-}
-
 struct Run<'r> {
     plan: &'r Reading,
     repo: &'r Repository,
@@ -351,15 +358,31 @@ struct Hands {
 }
 
 impl Run<'_> {
-    fn work(&self, groups: &Receiver<&[FrameNumber]>) -> Result<()> {
+    /// Decodes groups, and shows their frames.
+    fn work(&self, groups: impl Iterator<Item = Result<Sealed>>) -> Result<()> {
         let mut hands = Hands { decompressor: Decompressor::new()?, bases: Vec::new(), failed: Failed::default() };
-        for group in groups {
-            if self.monitor.cancelled() {
-                return Err(Error::Interrupted);
+        for sealed in groups {
+            let mut sealed = sealed?;
+            for number in sealed.take_group() {
+                self.frame(number, &mut sealed, &mut hands)?;
             }
-            let mut sealed = self.fetch(group)?;
-            for number in group {
-                self.frame(*number, &mut sealed, &mut hands)?;
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, group: &[FrameNumber]) -> Result<Sealed> {
+        if self.monitor.cancelled() {
+            return Err(Error::Interrupted);
+        }
+        Sealed::fetch(self.repo, self.plan, group)
+    }
+
+    /// Fetches what others decode: where a store is far, its answers are waited for beside the work.
+    fn fetch_ahead(&self, groups: &Receiver<&[FrameNumber]>, fetched: &Sender<Sealed>) -> Result<()> {
+        for group in groups {
+            // Whoever decodes has failed, if nobody takes it.
+            if fetched.send(self.fetch(group)?).is_err() {
+                break;
             }
         }
         Ok(())
@@ -371,47 +394,6 @@ impl Run<'_> {
 
     fn object(&self, planned: &Planned) -> String {
         self.repo.names().pack(&planned.pack)
-    }
-
-    /// Fetches the sealed bytes of a group: frames that lie close together, by one entry, with one request.
-    fn fetch(&self, group: &[FrameNumber]) -> Result<Sealed> {
-        let mut order: Vec<FrameNumber> = group.to_vec();
-        // Frames are opened in place: another entry that names the same pack has bytes of its own.
-        order.sort_unstable_by_key(|n| (self.planned(*n).entry, self.planned(*n).offset));
-        let end = |p: &Planned| p.offset + u64::from(p.frame.stored);
-        let mut sealed = Sealed { spans: Vec::new(), of: HashMap::with_capacity(group.len()) };
-        let mut rest = &order[..];
-        while let Some(first) = rest.first().map(|n| self.planned(*n)) {
-            let (mut last, mut count) = (end(first), 0);
-            for next in rest.iter().map(|n| self.planned(*n)) {
-                let far = next.entry != first.entry
-                    || next.offset > last + GAP_MAX
-                    || end(next).saturating_sub(first.offset) > limits::FETCH_MAX as u64;
-                if far && count > 0 {
-                    break;
-                }
-                last = last.max(end(next));
-                count += 1;
-            }
-            let (now, later) = rest.split_at(count);
-            rest = later;
-            let len = (last - first.offset) as usize;
-            match self.repo.sealed(first.frame.kind, &self.object(first), first.offset, len) {
-                Ok(bytes) => {
-                    sealed.spans.push(Span { bytes: bytes.into(), begin: first.offset });
-                    let span = sealed.spans.len() - 1;
-                    sealed.of.extend(now.iter().map(|n| (*n, span)));
-                }
-                // Some of its frames may still be there: each is asked for by itself.
-                Err(e) => {
-                    let e = Error::from(e);
-                    if !e.is_damage() && !e.is_frozen() {
-                        return Err(e);
-                    }
-                }
-            }
-        }
-        Ok(sealed)
     }
 
     fn frame(&self, number: FrameNumber, sealed: &mut Sealed, hands: &mut Hands) -> Result<()> {
@@ -448,15 +430,7 @@ impl Run<'_> {
         self.bases(planned, &mut bases, hands)?;
         hands.bases = bases;
         let key = self.repo.pack_key(planned.entry, &planned.pack)?;
-        let bytes = sealed.frame(number, planned, || {
-            let bytes = self.repo.sealed(
-                planned.frame.kind,
-                &self.object(planned),
-                planned.offset,
-                planned.frame.stored as usize,
-            )?;
-            Ok(Span { bytes: bytes.into(), begin: planned.offset })
-        })?;
+        let bytes = sealed.frame(self.repo, number, planned)?;
         key.frame(planned.number.into(), &planned.frame, bytes, &hands.bases, &mut hands.decompressor)
             .map_err(|e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number)))
     }
@@ -475,7 +449,7 @@ impl Run<'_> {
             let why = format!("frame {} rests on too many others", planned.number);
             return Err(Error::damaged(self.object(planned), why));
         }
-        let mut alone = Sealed { spans: Vec::new(), of: HashMap::new() };
+        let mut alone = Sealed::default();
         let decoded = self.decode(number, &mut alone, hands).inspect_err(|e| self.note_failed(number, e));
         let plain = Arc::new(decoded?.to_vec());
         self.repo.cache_frame(planned.entry, planned.number, &plain);
@@ -534,31 +508,4 @@ impl Run<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The sealed bytes of a group's frames.
-struct Sealed {
-    spans: Vec<Span>,
-    of: HashMap<FrameNumber, usize>,
-}
-
-impl Sealed {
-    /// The bytes of one frame; where its group could not be fetched, by `alone`.
-    fn frame(
-        &mut self,
-        number: FrameNumber,
-        planned: &Planned,
-        alone: impl FnOnce() -> Result<Span>,
-    ) -> Result<&mut [u8]> {
-        let span = match self.of.get(&number) {
-            Some(span) => *span,
-            None => {
-                self.spans.push(alone()?);
-                self.spans.len() - 1
-            }
-        };
-        let span = &mut self.spans[span];
-        let begin = (planned.offset - span.begin) as usize;
-        Ok(span.bytes.get_mut(begin..begin + planned.frame.stored as usize).unwrap_or_default())
-    }
 }

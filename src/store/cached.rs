@@ -60,6 +60,8 @@ pub struct Cached {
     fetched: Condvar,
     /// Whether something that counts unseen was read here.
     has_served_unseen: AtomicBool,
+    /// Bytes of all copies, at the most.
+    most: u64,
     /// Bytes kept since the last look at how much there is.
     kept: AtomicU64,
 }
@@ -75,9 +77,10 @@ struct State {
 }
 
 impl Cached {
-    /// `inner`, with copies below `root`. `rule` tells of a name whether it is worth one, and must do so
+    /// `inner`, with copies below `root`: `most` bytes, of all stores together, and for a while
+    /// an eighth more. `rule` tells of a name whether it is worth one, and must do so
     /// of names alone that are safe as paths.
-    pub fn new(inner: Arc<dyn Store>, root: &Path, rule: fn(&str) -> Lasting) -> Self {
+    pub fn new(inner: Arc<dyn Store>, root: &Path, most: u64, rule: fn(&str) -> Lasting) -> Self {
         let place = blake3::hash(inner.describe().as_bytes()).to_hex();
         let cached = Self {
             inner,
@@ -87,6 +90,7 @@ impl Cached {
             state: Mutex::default(),
             fetched: Condvar::new(),
             has_served_unseen: AtomicBool::new(false),
+            most,
             kept: AtomicU64::new(0),
         };
         cached.look_if_due();
@@ -198,7 +202,7 @@ impl Cached {
             Err(e) => tracing::debug!("{}: {e}", self.path(name).display()),
         }
         let kept = self.kept.fetch_add(content.len() as u64, Ordering::Relaxed) + content.len() as u64;
-        if kept > limits::COPIES_BYTES / 8 {
+        if kept > self.most / 8 {
             self.look();
         }
     }
@@ -286,7 +290,7 @@ impl Cached {
         self.kept.store(0, Ordering::Relaxed);
         let stamp =
             fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(self.root.join(STAMP));
-        if let Err(e) = stamp.and_then(|_| shrink(&self.root, limits::COPIES_BYTES)) {
+        if let Err(e) = stamp.and_then(|_| shrink(&self.root, self.most)) {
             tracing::debug!("{}: {e}", self.root.display());
         }
     }

@@ -77,7 +77,7 @@ impl World {
 
     /// As another process would have it.
     fn cached(&self) -> Cached {
-        Cached::new(Arc::clone(&self.store) as Arc<dyn Store>, self.root.path(), rule)
+        Cached::new(Arc::clone(&self.store) as Arc<dyn Store>, self.root.path(), 1 << 30, rule)
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -102,9 +102,13 @@ fn read(cached: &Cached, name: &str) -> Bytes {
 #[test]
 fn keeps_the_contract() {
     let world = World::new();
-    contract::check(&Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, world.root.path(), |_| Lasting::Listed));
+    contract::check(&Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, world.root.path(), 1 << 30, |_| {
+        Lasting::Listed
+    }));
     let world = World::new();
-    contract::check(&Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, world.root.path(), |_| Lasting::Part));
+    contract::check(&Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, world.root.path(), 1 << 30, |_| {
+        Lasting::Part
+    }));
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn where_no_copy_can_be_kept_the_store_is_asked() {
     let world = World::new();
     let file = world.root.path().join("file");
     fs::write(&file, "x").unwrap();
-    let cached = Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, &file, rule);
+    let cached = Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, &file, 1 << 30, rule);
     cached.create("listed/a", "1".into()).unwrap();
     cached.list("listed").unwrap();
     assert_eq!(&read(&cached, "listed/a")[..], b"1");
@@ -226,7 +230,9 @@ fn what_counts_unseen_can_be_forgotten_and_nothing_else_is() {
         cached.create(name, "1".into()).unwrap();
     }
     cached.list("listed").unwrap();
-    (read(&cached, "listed/a"), read(&cached, "part/a"));
+    for name in ["listed/a", "part/a"] {
+        read(&cached, name);
+    }
     assert!(!cached.forget_unseen(), "nothing was read unseen");
     cached.create("unseen/b", "1".into()).unwrap();
     read(&cached, "unseen/b");
@@ -236,6 +242,21 @@ fn what_counts_unseen_can_be_forgotten_and_nothing_else_is() {
         read(&cached, name);
         assert_eq!(world.store.asked(), asked, "{name}");
     }
+}
+
+#[test]
+fn copies_take_no_more_room_than_they_may() {
+    let world = World::new();
+    for (most, room) in [(10 * 4096, 10), (0, 0)] {
+        let cached = Cached::new(Arc::clone(&world.store) as Arc<dyn Store>, world.root.path(), most, rule);
+        for n in 0..40 {
+            cached.create(&format!("part/{most} {n}"), vec![n; 4096 - HASH_LEN as usize].into()).unwrap();
+            // One more than are looked at together.
+            assert!(world.files().len() <= room + room / 8 + 1, "{n}");
+        }
+        assert!(most == 0 || world.files().len() > 5);
+    }
+    assert_eq!(world.files(), Vec::<PathBuf>::new());
 }
 
 #[test]
