@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -134,6 +135,28 @@ fn try_point(base: &Far, act: &[&str], number: usize, fault: Fault) -> bool {
         }
     }
     code == 0
+}
+
+/// A minute with `--long`, else two seconds.
+#[test]
+fn a_store_that_is_busy_for_a_minute_and_then_slow_costs_time_and_nothing_else() {
+    let far = before(&["snapshot"]);
+    let busy = Duration::from_secs(if is_long() { 60 } else { 2 });
+    let began = Instant::now();
+    far.double.decide(move |asked| match asked.number > 3 && began.elapsed() < busy {
+        true => Fate::Refuse(503, "", "<Error><Code>SlowDown</Code></Error>".into()),
+        false => Fate::Done,
+    });
+    far.run(&["snapshot", "source"]).expect_code(0);
+    assert!(began.elapsed() >= busy);
+    far.double.decide(|asked| match asked.method == "GET" {
+        true => Fate::Trickle(5_000, Duration::from_millis(40)),
+        false => Fate::Done,
+    });
+    far.run(&["--no-cache", "restore", "latest", "--target", "back"]).expect_code(0);
+    assert_eq!(std::fs::read(far.place.path("back/source/0/0")).unwrap(), noise("changed", 30_000));
+    far.double.decide(|_| Fate::Done);
+    assert_eq!(far.run(&["snapshots", "--json"]).expect_code(0).json().as_array().unwrap().len(), 2);
 }
 
 #[test]
