@@ -229,6 +229,16 @@ pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
 pub const CLAIM_AHEAD_SECONDS: i64 = 86_400;
 /// How often a running session renews its object, seconds.
 pub const SESSION_RENEW_SECONDS: u64 = 240;
+/// A session that was not heard of for so long is given up by a prune, by the store's clock, seconds.
+pub const SESSION_DEAD_SECONDS: i64 = 3600;
+/// Packs that one plan condemns at the most: it has to fit into `LIST_RECORD_MAX`.
+pub const PRUNE_PACKS_MAX: usize = 1_000_000;
+/// So many small packs of one class are merged.
+pub const PRUNE_SMALL_PACKS: usize = 16;
+/// So many small index objects are merged.
+pub const PRUNE_SMALL_INDEXES: usize = 16;
+/// A pack of which less than one part in so many is unused is not written anew.
+pub const PRUNE_WORTH_PART: u64 = 50;
 /// An upload to a folder of this machine that was not written to for so long is dead, seconds.
 pub const UPLOAD_DEAD_SECONDS: u64 = 24 * 3600;
 /// A file changed this shortly before a snapshot began is read again by the

@@ -79,9 +79,9 @@ fn plan(hostile: &Hostile, world: &World) {
         assert!(!world.must(n) || is_planned, "blob {n} is honest, and is not planned");
     }
     let (shown, before) = (Mutex::new(BTreeMap::new()), hostile.reads());
-    let run = reading.run(repo, Trust::Bases, &Silent, &|number, plain| {
-        let plain = match plain {
-            Ok(plain) => Some(plain.to_vec()),
+    let run = reading.run(repo, Trust::Bases, &Silent, &|number, decoded| {
+        let plain = match decoded {
+            Ok(decoded) => Some(decoded.plain.to_vec()),
             Err(e) => {
                 assert!(e.is_damage(), "{e}");
                 None

@@ -265,17 +265,17 @@ impl<'r> Batch<'r> {
     fn finish(self, found: &mut [PackResult]) -> Result<()> {
         let Self { repo, monitor, reading, wanted, .. } = self;
         let results: Vec<Mutex<&mut PackResult>> = found.iter_mut().map(Mutex::new).collect();
-        reading.run(repo, Trust::Bases, monitor, &|number, plain| {
+        reading.run(repo, Trust::Bases, monitor, &|number, decoded| {
             let (Some((at, blobs)), Some(planned)) = (wanted.get(&number), reading.planned(number)) else {
                 // It is only a base here, and was checked, or will be, with its own pack.
                 return Ok(());
             };
             monitor.event(Event::Bytes(planned.frame().stored.into()));
             let mut hashed = 0;
-            let problem = match plain {
-                Ok(plain) => {
+            let problem = match decoded {
+                Ok(decoded) => {
                     hashed = blobs.len() as u64;
-                    wrong_blob(repo, planned, blobs, plain)
+                    wrong_blob(repo, planned, blobs, decoded.plain)
                 }
                 Err(e) if e.is_frozen() => {
                     results[*at].lock().unwrap_or_else(PoisonError::into_inner).on_frozen += 1;

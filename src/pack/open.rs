@@ -59,8 +59,15 @@ impl PackKey {
         bases: &[u8],
         decompressor: &'a mut Decompressor,
     ) -> Result<&'a [u8], Malformed> {
-        let payload = self.unseal(number, sealed)?;
-        decompressor.decode(frame, payload, bases)
+        decompressor.decode(frame, self.payload(number, sealed)?, bases)
+    }
+
+    /// What frame `number` holds, still compressed; its sealed bytes are opened in place.
+    ///
+    /// # Errors
+    /// If the frame does not open.
+    pub fn payload<'a>(&self, number: u64, sealed: &'a mut [u8]) -> Result<&'a [u8], Malformed> {
+        self.unseal(number, sealed).map(|payload| &*payload)
     }
 }
 

@@ -14,6 +14,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Packs that are gone for which the index is read again.
+const MISSED_MAX: usize = 64;
+
 /// Decompression contexts that are kept.
 const SPARE_MAX: usize = 4;
 
@@ -234,6 +237,11 @@ impl Repository {
         if let Some(blob) = self.any_copy(kind, id, &mut last)? {
             return Ok(blob);
         }
+        if self.may_have_moved(&last)?
+            && let Some(blob) = self.any_copy(kind, id, &mut last)?
+        {
+            return Ok(blob);
+        }
         // The index on this machine may have lost a copy: what the store says counts.
         if !last.is_frozen()
             && self.index.renew()?
@@ -243,6 +251,20 @@ impl Repository {
             return Ok(blob);
         }
         Err(last)
+    }
+
+    /// Reads what is new in the index where a pack is gone: a prune beside this may have written what is
+    /// needed of it anew. False if the pack is there, or was asked for before.
+    fn may_have_moved(&self, e: &Error) -> Result<bool> {
+        let Error::Missing { object } = e else { return Ok(false) };
+        let is_new = {
+            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+            missed.len() < MISSED_MAX && missed.insert(object.clone())
+        };
+        if is_new {
+            self.sync_index()?;
+        }
+        Ok(is_new)
     }
 
     fn any_copy(&self, kind: BlobKind, id: &BlobId, last: &mut Error) -> Result<Option<Vec<u8>>> {

@@ -14,7 +14,9 @@ mod lasting;
 mod local;
 mod met;
 mod open;
+mod packing;
 mod packkeys;
+mod plans;
 pub mod policy;
 mod reading;
 mod salvage;
@@ -36,7 +38,9 @@ pub use keys::{NewKey, Secret};
 pub use lasting::lasting;
 pub use local::LocalFolder;
 pub use open::Access;
-pub use reading::{Planned, Reading, Trust, Visit};
+pub use packing::{Packed, TakeFrame};
+pub use plans::{Announced, Fate, Plans};
+pub use reading::{Decoded, Planned, Reading, Trust, Visit};
 pub use session::{Counting, Session, UNABLE};
 pub use side::ask;
 pub use snapshots::SnapshotObject;
@@ -58,7 +62,7 @@ use crate::id::{RepositoryId, SignerId, TenantId};
 use crate::index::Index;
 use crate::store::Store;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What only a full key holds.
 struct FullKeys {
@@ -93,6 +97,8 @@ pub struct Repository {
     salvaged: Vec<Error>,
     frames: FrameCache,
     pack_keys: packkeys::PackKeys,
+    /// Packs that were gone.
+    missed: Mutex<HashSet<String>>,
     /// Kept so that keys can be admitted.
     id_key: Box<KeyBytes>,
 }

@@ -102,8 +102,16 @@ pub struct Reading {
     hint: Hint,
 }
 
-/// Called with every frame: its plaintext, or why there is none.
-pub type Visit<'v> = dyn Fn(FrameNumber, Result<&[u8]>) -> Result<()> + Sync + 'v;
+/// A frame that was read.
+pub struct Decoded<'a> {
+    /// As its pack holds it, opened and still compressed.
+    pub payload: &'a [u8],
+    /// Its plaintext.
+    pub plain: &'a [u8],
+}
+
+/// Called with every frame, or why it cannot be read.
+pub type Visit<'v> = dyn Fn(FrameNumber, Result<Decoded<'_>>) -> Result<()> + Sync + 'v;
 
 impl Reading {
     /// Nothing yet; where something has several copies, those in `preferred` are taken before others.
@@ -400,12 +408,12 @@ impl Run<'_> {
         let hold = self.kept.hold(number);
         let decoded = self.decode(number, sealed, hands);
         self.kept.release(self.planned(number).bases.iter().map(|base| (base.frame, base.at)));
-        if let Ok(plain) = &decoded {
-            self.kept.keep(number, plain);
+        if let Ok(decoded) = &decoded {
+            self.kept.keep(number, decoded.plain);
         }
         drop(hold);
         match decoded {
-            Ok(plain) => (self.visit)(number, Ok(plain)),
+            Ok(decoded) => (self.visit)(number, Ok(decoded)),
             Err(e) if e.is_damage() => {
                 self.note_failed(number, &e);
                 (self.visit)(number, Err(e))
@@ -422,7 +430,7 @@ impl Run<'_> {
         }
     }
 
-    fn decode<'d>(&self, number: FrameNumber, sealed: &'d mut Sealed, hands: &'d mut Hands) -> Result<&'d [u8]> {
+    fn decode<'d>(&self, number: FrameNumber, sealed: &'d mut Sealed, hands: &'d mut Hands) -> Result<Decoded<'d>> {
         let planned = self.planned(number);
         // A base that has to be decoded as well needs room of its own.
         let mut bases = std::mem::take(&mut hands.bases);
@@ -431,8 +439,10 @@ impl Run<'_> {
         hands.bases = bases;
         let key = self.repo.pack_key(planned.entry, &planned.pack)?;
         let bytes = sealed.frame(self.repo, number, planned)?;
-        key.frame(planned.number.into(), &planned.frame, bytes, &hands.bases, &mut hands.decompressor)
-            .map_err(|e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number)))
+        let damaged = |e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number));
+        let payload = key.payload(planned.number.into(), bytes).map_err(damaged)?;
+        let plain = hands.decompressor.decode(&planned.frame, payload, &hands.bases).map_err(damaged)?;
+        Ok(Decoded { payload, plain })
     }
 
     /// A base frame that another thread has not come to yet, or that was not kept: decoded here as well, and
@@ -451,7 +461,7 @@ impl Run<'_> {
         }
         let mut alone = Sealed::default();
         let decoded = self.decode(number, &mut alone, hands).inspect_err(|e| self.note_failed(number, e));
-        let plain = Arc::new(decoded?.to_vec());
+        let plain = Arc::new(decoded?.plain.to_vec());
         self.repo.cache_frame(planned.entry, planned.number, &plain);
         self.kept.keep(number, &plain);
         Ok(plain)

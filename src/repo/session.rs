@@ -18,7 +18,6 @@ use crate::crypto::random;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::manifest::Manifest;
-use crate::format::names::last_part;
 use crate::format::pack::Frame;
 use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
@@ -242,41 +241,17 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// The newest plan that a full key signed, if it is still in force. One that anybody else wrote
-    /// above it hides it from nobody.
+    /// The plan in force, if any. One that anybody but a full key wrote above it hides it from nobody.
     fn plan_in_force(&mut self) -> Result<Option<Plan>> {
-        let repo = self.repo;
-        let listed = repo.store.list(&repo.names.plans())?;
-        let numbered = |o: &crate::store::Listed| {
-            let number = last_part(&o.name).parse::<u64>().ok()?;
-            (repo.names.plan(number) == o.name).then_some(number)
-        };
-        let mut numbers: Vec<u64> = listed.iter().filter_map(numbered).collect();
-        numbers.sort_unstable();
-        while let Some(number) = numbers.pop() {
-            let name = repo.names.plan(number);
-            let read = || {
-                let bytes = repo.store.read(&name, limits::LIST_RECORD_MAX)?;
-                let opened = repo.realm().open_shared(ObjectType::Plan, Some(&name), &name, &bytes)?;
-                let plan = Plan::decode(&opened.payload).map_err(|e| e.of(&*name))?;
-                Ok((opened.signer, plan))
-            };
-            match read() {
-                Ok((signer, plan)) if repo.is_full(&signer) && plan.number == number => {
-                    return Ok((!plan.done).then_some(plan));
-                }
-                Ok(_) => {
-                    self.warnings.push(format!("{name} was not signed by a full key: it does not count"));
-                }
-                Err(e @ Error::Damaged { .. }) => {
-                    self.warnings
-                        .push(format!("{e}; everything is stored again, to be safe from what it may delete"));
-                    self.counting.distrust = true;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(None)
+        let plans = self.repo.plans()?;
+        let strange =
+            plans.strange.iter().map(|name| format!("{name} was not signed by a full key: it does not count"));
+        self.warnings.extend(strange);
+        let damaged = plans.damaged.iter();
+        self.warnings
+            .extend(damaged.map(|e| format!("{e}; everything is stored again, to be safe from what it may delete")));
+        self.counting.distrust = !plans.damaged.is_empty();
+        Ok(plans.in_force)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (SessionRecord, Duration)> {

@@ -15,6 +15,9 @@ use crate::store::Store;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// How often the index is listed where objects vanish from it.
+const LOOKS: usize = 3;
+
 /// Makes the index again from the store where the file on this machine fails.
 pub(super) struct StoreKeeper {
     store: Arc<dyn Store>,
@@ -108,6 +111,18 @@ impl Repository {
     /// # Errors
     /// The store's, and [`Error::Damaged`] if the store lists no index at all where there was one.
     pub fn sync_index(&self) -> Result<Vec<Error>> {
+        let mut problems = self.sync_index_once()?;
+        for _ in 1..LOOKS {
+            // What is listed and not there was replaced meanwhile, by what the listing may not show.
+            if !problems.iter().any(Error::is_not_found) {
+                break;
+            }
+            problems = self.sync_index_once()?;
+        }
+        Ok(problems)
+    }
+
+    fn sync_index_once(&self) -> Result<Vec<Error>> {
         let listed = self.store.list(&self.names.indexes())?;
         let mut names = HashSet::with_capacity(listed.len());
         let mut problems = Vec::new();
@@ -180,9 +195,32 @@ impl Repository {
         read_object(&*self.store, &self.names, &self.realm(), |signer| self.is_admitted(signer), name)
     }
 
+    /// The packs that a full key vouches for, as far as the index on this machine says.
+    ///
+    /// # Errors
+    /// The local index's.
+    pub fn vouched(&self) -> Result<HashSet<PackName>> {
+        self.index.vouched(&self.full_signers())
+    }
+
+    /// The index objects that the store lists, and those of them that a full key's objects replace.
+    ///
+    /// # Errors
+    /// The store's, and the local index's.
+    pub fn listed_indexes(&self) -> Result<(HashSet<IndexName>, HashSet<IndexName>)> {
+        let listed = self.store.list(&self.names.indexes())?;
+        let listed: HashSet<IndexName> = listed.iter().filter_map(|o| last_part(&o.name).parse().ok()).collect();
+        let mut superseded = self.index.superseded(&self.full_signers())?;
+        superseded.retain(|name| listed.contains(name));
+        Ok((listed, superseded))
+    }
+
     /// Seals, names and publishes an index object, and takes it into the local index; returns the
     /// numbers of its entries there.
-    pub(super) fn publish_index(&self, object: &IndexObject) -> Result<Vec<EntryNumber>> {
+    ///
+    /// # Errors
+    /// The store's: then it may be there.
+    pub fn publish_index(&self, object: &IndexObject) -> Result<Vec<EntryNumber>> {
         let payload = zstd::bulk::compress(&object.encode(), 3)
             .map_err(|e| Error::Invalid(format!("zstd failed on an index object: {e}")))?;
         let header = self.header(ObjectType::Index);

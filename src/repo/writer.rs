@@ -8,18 +8,18 @@
 //! behind and before it close, and `finish` returns its error.
 
 use super::bases::Chooser;
+use super::packing::{Sent, build, first_cause, stopped, upload};
 use super::worth::Worth;
 use super::{Counting, Repository, Session};
 use crate::crypto::stack;
-use crate::error::{Error, Result, StoreFault};
+use crate::error::{Error, Result};
 use crate::format::index::{IndexObject, PackEntry};
 use crate::format::pack::{BlobKind, StorageClass};
 use crate::id::BlobId;
 use crate::index::{self, Hint};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::pack::{Compressor, EncodedFrame, FinishedPack, PackBuilder, PlainFrame};
-use bytes::Bytes;
+use crate::pack::{Compressor, EncodedFrame, PlainFrame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -139,11 +139,9 @@ pub struct WriterState<'m> {
     told: Mutex<HashSet<String>>,
     /// Blobs on their way, and not yet in the index on this machine.
     underway: Mutex<HashSet<BlobId>>,
-    /// An upload failed: no other is begun.
-    has_failed: AtomicBool,
+    sent: Sent,
     blobs: AtomicU64,
     plain: AtomicU64,
-    stored: AtomicU64,
 }
 
 impl<'m> WriterState<'m> {
@@ -156,10 +154,9 @@ impl<'m> WriterState<'m> {
             is_frozen: AtomicBool::new(false),
             told: Mutex::default(),
             underway: Mutex::default(),
-            has_failed: AtomicBool::new(false),
+            sent: Sent::default(),
             blobs: AtomicU64::new(0),
             plain: AtomicU64::new(0),
-            stored: AtomicU64::new(0),
         }
     }
 
@@ -218,7 +215,7 @@ impl<'scope> Writer<'scope> {
         threads.push(scope.spawn(move || stack::wiped(|| build(repo, &encoded, &packs_tx, &sent))));
         for _ in 0..uploads {
             let (packs, sent, entries) = (packs.clone(), sent_tx.clone(), entries_tx.clone());
-            threads.push(scope.spawn(move || stack::wiped(|| upload(repo, state, &packs, &sent, &entries))));
+            threads.push(scope.spawn(move || stack::wiped(|| upload(repo, &state.sent, &packs, &sent, &entries))));
         }
         threads.push(scope.spawn(move || stack::wiped(|| publish_as_due(session, state, &entries))));
         Self { frames, spare, repo, counting: session.counting(), state, threads }
@@ -246,29 +243,15 @@ impl<'scope> Writer<'scope> {
         let mut outcome = Ok(());
         for thread in self.threads {
             let ended = thread.join().unwrap_or_else(|_| Err(Error::Invalid("a writing thread panicked".into())));
-            // A thread that only noticed that its neighbour is gone is not the cause.
-            match (&outcome, &ended) {
-                (Ok(()), _) => outcome = ended,
-                (Err(e), Err(_)) if is_stopped(e) => outcome = ended,
-                _ => {}
-            }
+            outcome = first_cause(outcome, ended);
         }
         outcome?;
         Ok(WriterTotals {
             blobs: self.state.blobs.load(Ordering::Relaxed),
             plain: self.state.plain.load(Ordering::Relaxed),
-            stored: self.state.stored.load(Ordering::Relaxed),
+            stored: self.state.sent.bytes(),
         })
     }
-}
-
-fn stopped() -> Error {
-    Error::Invalid("the writer has stopped".into())
-}
-
-/// True for the error of a thread whose neighbour in the pipeline failed.
-fn is_stopped(e: &Error) -> bool {
-    matches!(e, Error::Invalid(why) if why == "the writer has stopped")
 }
 
 /// Where one thread puts its blobs.
@@ -502,74 +485,6 @@ impl Compress<'_> {
             }),
         }
     }
-}
-
-fn build(
-    repo: &Repository,
-    encoded: &Receiver<EncodedFrame>,
-    packs: &Sender<FinishedPack>,
-    sent: &Receiver<Vec<u8>>,
-) -> Result<()> {
-    let mut open: [Option<PackBuilder>; 2] = [None, None];
-    let send = |builder: PackBuilder| packs.send(builder.finish()).map_err(|_| stopped());
-    for frame in encoded {
-        let class = frame.kind.class();
-        let place = &mut open[match class {
-            StorageClass::Data => 0,
-            StorageClass::Trees => 1,
-        }];
-        let mut builder = match place.take() {
-            Some(builder) => builder,
-            None => {
-                let buffer = sent.try_recv().unwrap_or_default();
-                PackBuilder::within(buffer, &repo.realm(), repo.cipher(), class, &repo.public)?
-            }
-        };
-        builder.push(frame)?;
-        if builder.is_full() {
-            send(builder)?;
-        } else {
-            *place = Some(builder);
-        }
-    }
-    open.into_iter().flatten().filter(|b| !b.is_empty()).try_for_each(send)
-}
-
-fn upload(
-    repo: &Repository,
-    state: &WriterState<'_>,
-    packs: &Receiver<FinishedPack>,
-    sent: &Sender<Vec<u8>>,
-    entries: &Sender<PackEntry>,
-) -> Result<()> {
-    for FinishedPack { bytes, entry } in packs {
-        if state.has_failed.load(Ordering::Relaxed) {
-            return Err(stopped());
-        }
-        state.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let bytes = Bytes::from(bytes);
-        let name = repo.names().pack(&entry.name);
-        let created = match entry.directory.class {
-            // Listings, walks and plans of restores never touch these.
-            StorageClass::Data => repo.store().create_cold(&name, bytes.clone()),
-            StorageClass::Trees => repo.store().create(&name, bytes.clone()),
-        };
-        match created {
-            // A writer that may not read packs was not told that an answer was lost.
-            Err(e) if e.fault == StoreFault::Denied && repo.lists_pack(&entry.name, bytes.len() as u64) => {}
-            Err(e) => {
-                state.has_failed.store(true, Ordering::Relaxed);
-                return Err(e.into());
-            }
-            Ok(()) => {}
-        }
-        entries.send(entry).map_err(|_| stopped())?;
-        // A store may still hold it; then, or if enough are spare already, it is dropped.
-        if let Ok(buffer) = bytes.try_into_mut() {
-            let _ = sent.try_send(buffer.into());
-        }
-    }
-    Ok(())
 }
 
 /// Publishes index objects of packs that are stored, and shows that the session lives.

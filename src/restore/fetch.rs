@@ -50,10 +50,10 @@ pub(super) fn write(repo: &Repository, round: &mut Round, owners: &Owners, monit
             None => shared.one_by_one(same)?,
         }
     }
-    round.reading.run(repo, Trust::Blobs, monitor, &|frame, plain| {
+    round.reading.run(repo, Trust::Blobs, monitor, &|frame, decoded| {
         let writes = of_frame.get(frame as usize).map_or(&[][..], |all| &writes[all.clone()]);
-        match plain {
-            Ok(plain) => shared.place(writes, plain),
+        match decoded {
+            Ok(decoded) => shared.place(writes, decoded.plain),
             // The frame is damaged or gone: each blob may still have another copy.
             Err(_) => shared.one_by_one(writes),
         }

@@ -1,0 +1,212 @@
+//! What a prune tells sessions, and hears of them: plans by their numbers, the
+//! sessions that are announced, and the tombstone that ends one. What is
+//! condemned, and who is given up, is not decided here.
+//!
+//! A plan is created only if its number is free, so of two prunes one is told.
+//! It is emptied when all is done, never deleted, and its number is never used
+//! again: a prune that slept finds the number taken.
+
+use super::{Repository, SnapshotObject, absent};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result, StoreFault};
+use crate::format::header::ObjectType;
+use crate::format::names::last_part;
+use crate::format::records::{Plan, SessionRecord, Tombstone};
+use crate::id::SnapshotId;
+use crate::limits;
+
+/// The plans of a tenant.
+#[derive(Debug, Default)]
+pub struct Plans {
+    /// The highest number in use; 0 for none.
+    pub last: u64,
+    /// The newest plan of a full key, if it is in force.
+    pub in_force: Option<Plan>,
+    /// Plans above it that cannot be read: what they condemn is unknown.
+    pub damaged: Vec<Error>,
+    /// Plans above it that no full key signed: they count for nothing, and hide nothing.
+    pub strange: Vec<String>,
+}
+
+/// A session whose object is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announced {
+    /// The name of the snapshot that it will create.
+    pub id: SnapshotId,
+    /// Its machine, and its process there; `None` where its object cannot be read.
+    pub owner: Option<(String, u32)>,
+    /// The plan that it has seen; 0 for none.
+    pub seen: u64,
+    /// When its object was written last, by the store's clock.
+    pub heard: Timestamp,
+}
+
+/// What has become of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It may still commit.
+    Open,
+    /// Its snapshot is there, or something else that it cannot replace.
+    Committed,
+    /// A tombstone stands there: it never will.
+    Ended,
+}
+
+impl Repository {
+    /// Reads the plans that count, from the newest down to the first that a full key signed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn plans(&self) -> Result<Plans> {
+        let listed = self.store.list(&self.names.plans())?;
+        let numbered = |o: &crate::store::Listed| {
+            let number = last_part(&o.name).parse::<u64>().ok()?;
+            (self.names.plan(number) == o.name).then_some(number)
+        };
+        let mut numbers: Vec<u64> = listed.iter().filter_map(numbered).collect();
+        numbers.sort_unstable();
+        let mut plans = Plans { last: numbers.last().copied().unwrap_or(0), ..Plans::default() };
+        while let Some(number) = numbers.pop() {
+            let name = self.names.plan(number);
+            let read = || {
+                let bytes = self.store.read(&name, limits::LIST_RECORD_MAX)?;
+                let opened = self.realm().open_shared(ObjectType::Plan, Some(&name), &name, &bytes)?;
+                let plan = Plan::decode(&opened.payload).map_err(|e| e.of(&*name))?;
+                Ok((opened.signer, plan))
+            };
+            match read() {
+                Ok((signer, plan)) if self.is_full(&signer) && plan.number == number => {
+                    plans.in_force = (!plan.done).then_some(plan);
+                    break;
+                }
+                Ok(_) => plans.strange.push(name),
+                Err(e @ Error::Damaged { .. }) => plans.damaged.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(plans)
+    }
+
+    /// Puts a plan into force.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if its number is taken: another prune was faster. [`Error::NotAllowed`] with a writer
+    /// key, or the store's: then it may be in force.
+    pub fn begin_plan(&self, plan: &Plan) -> Result<()> {
+        let name = self.names.plan(plan.number);
+        let object = self.sealed_plan(&name, plan)?;
+        if object.len() as u64 > limits::LIST_RECORD_MAX {
+            return Err(Error::Invalid("a plan of more than a prune may condemn at once".into()));
+        }
+        absent::create(&*self.store, &name, &object.into()).map_err(|e| match e.fault {
+            StoreFault::Exists => Error::Busy { what: name },
+            _ => e.into(),
+        })
+    }
+
+    /// Ends a plan: all that it condemned is gone.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key, or the store's.
+    pub fn end_plan(&self, number: u64) -> Result<()> {
+        let name = self.names.plan(number);
+        let object = self.sealed_plan(&name, &Plan { number, done: true, ..Plan::default() })?;
+        Ok(self.store.write(&name, object.into())?)
+    }
+
+    fn sealed_plan(&self, name: &str, plan: &Plan) -> Result<Vec<u8>> {
+        let signing = self.tenant_signing("prune")?;
+        self.realm().seal_shared(self.header(ObjectType::Plan), Some(name), signing, &plan.encode())
+    }
+
+    /// The moment at which a plan was written last, by the store's clock: later than anything that was
+    /// written before.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if it is not listed, or the store's.
+    pub fn planned_at(&self, number: u64) -> Result<Timestamp> {
+        let name = self.names.plan(number);
+        let listed = self.store.list(&self.names.plans())?;
+        let found = listed.iter().find(|o| o.name == name).map(|o| o.modified);
+        found.ok_or(Error::Missing { object: name })
+    }
+
+    /// The sessions whose objects are there.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn announced(&self) -> Result<Vec<Announced>> {
+        let mut found = Vec::new();
+        for object in self.store.list(&self.names.sessions())? {
+            let name = &object.name;
+            let Ok(id) = last_part(name).parse::<SnapshotId>() else { continue };
+            let read = || -> Result<SessionRecord> {
+                let bytes = self.store.read(name, limits::RECORD_MAX)?;
+                let opened = self.realm().open_shared(ObjectType::Session, Some(name), name, &bytes)?;
+                SessionRecord::decode(&opened.payload).map_err(|e| e.of(name))
+            };
+            match read() {
+                Ok(r) => {
+                    found.push(Announced { id, owner: Some((r.host, r.pid)), seen: r.seen, heard: object.modified })
+                }
+                // It has ended meanwhile.
+                Err(e) if e.is_not_found() => {}
+                // Whoever it is, it has seen nothing that one could know of.
+                Err(e) if e.is_damage() => found.push(Announced { id, owner: None, seen: 0, heard: object.modified }),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What lies under the name of a session's snapshot.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn fate(&self, session: &SnapshotId) -> Result<Fate> {
+        match self.snapshot(session) {
+            Ok(SnapshotObject::Tombstone(_)) => Ok(Fate::Ended),
+            Err(e) if e.is_not_found() => Ok(Fate::Open),
+            // Whatever is there, the session can put nothing in its place.
+            Ok(SnapshotObject::Manifest(..)) => Ok(Fate::Committed),
+            Err(e) if e.is_damage() => Ok(Fate::Committed),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends a session: its snapshot can come to be no more, unless it has by now.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key; [`Error::Invalid`] where the store replaces what it is asked
+    /// to create only if absent, so that nobody can; or the store's: then it may have ended.
+    pub fn fence(&self, session: &SnapshotId) -> Result<()> {
+        let signing = self.tenant_signing("prune")?;
+        if !self.creates_if_absent {
+            return Err(Error::Invalid(format!(
+                "session {session} has died, and this store cannot end it: it replaces what it is asked to create \
+                 only if absent"
+            )));
+        }
+        let name = self.names.snapshot(session);
+        let grave = Tombstone { time: self.clock.now(), why: "given up by a prune".into() };
+        let header = self.header(ObjectType::Tombstone);
+        let object = self.realm().seal_shared(header, Some(&name), signing, &grave.encode())?;
+        match absent::create(&*self.store, &name, &object.into()) {
+            Err(e) if e.fault != StoreFault::Exists => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the object of a session in whose snapshot's place a tombstone stands. While a snapshot stands
+    /// there it must not go: its owner may not have been told, and a forget that saw no session would let it
+    /// come back.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn remove_session(&self, session: &SnapshotId) -> Result<()> {
+        match self.store.delete(&self.names.session(session)) {
+            Err(e) if e.fault != StoreFault::NotFound => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+}
