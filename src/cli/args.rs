@@ -82,6 +82,8 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Check that the repository is whole
     Check(CheckArgs),
+    /// Delete what no snapshot needs, beside backups that do not stop
+    Prune(PruneArgs),
     /// Show what is stored: plain and delta frames, and what deltas save
     Stats,
     /// Add, list, remove and show keys
@@ -98,6 +100,19 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Args)]
+pub struct PruneArgs {
+    /// Print what would be done, and do nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Leave so much unused, in hundredths of what is needed: less takes longer, since packs are written anew
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = quantity::percent)]
+    pub max_unused: f64,
+    /// Write no more than so many bytes of packs anew
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    pub max_repack: Option<u64>,
 }
 
 #[derive(ValueEnum, Clone, Copy)]

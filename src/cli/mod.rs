@@ -12,6 +12,7 @@ mod output;
 mod plan;
 mod policy;
 mod progress;
+mod prune;
 mod quantity;
 mod restore;
 mod snapshot;
@@ -69,6 +70,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Ls(args) => look::ls(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::Check(args) => check::run(context, &args),
+        Command::Prune(args) => prune::run(context, &args),
         Command::Stats => stats::run(context),
         Command::Key(args) => key::run(context, args),
         Command::Tenant(args) => tenant::run(context, args),

@@ -1,4 +1,4 @@
-//! Quantities as options give them: times such as `90`, `5m` or `12h`, sizes and rates such as `500k` or `10M`.
+//! Quantities as options give them: times such as `90`, `5m` or `12h`, parts, sizes and rates such as `500k` or `10M`.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -19,6 +19,12 @@ pub fn time(text: &str) -> Result<Duration, String> {
     let seconds = scaled(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]);
     let seconds = seconds.filter(|seconds| *seconds <= crate::limits::WAIT_SECONDS_MAX);
     seconds.map(Duration::from_secs).ok_or_else(|| "give seconds, or a number with s, m, h or d behind it".into())
+}
+
+/// Hundredths, from 0 to 100.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
+    number.filter(|n| (0.0..=100.0).contains(n)).ok_or_else(|| "give a number from 0 to 100, such as 5%".into())
 }
 
 /// Bytes per second; `None` for no bound.
@@ -50,6 +56,16 @@ mod tests {
         }
         for text in ["", "m", "-1", "5 m", "1.5h", "5w", "99999999999999999999", "9999999999999999999d", "400d"] {
             assert!(time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percents() {
+        for (text, number) in [("5%", 5.0), ("0", 0.0), ("2.5%", 2.5), ("100", 100.0)] {
+            assert_eq!(percent(text), Ok(number), "{text}");
+        }
+        for text in ["", "%", "-1%", "101", "NaN", "inf", "5 %", "five"] {
+            assert!(percent(text).is_err(), "{text}");
         }
     }
 

@@ -1,8 +1,9 @@
-//! Keeping a repository healthy: checking it, and counting what it holds.
-//! Changes nothing yet.
+//! Keeping a repository healthy: checking it, counting what it holds, and deleting
+//! what nothing needs.
 
 mod check;
 mod packs;
+pub mod prune;
 mod report;
 mod sound;
 mod stats;

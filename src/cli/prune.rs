@@ -1,0 +1,118 @@
+//! `estrato prune`: what would be done is printed, then done.
+
+use super::args::PruneArgs;
+use super::context::Context;
+use super::{output, progress};
+use crate::maintenance::prune::{self, Bounds, Outcome, Sum, Summary};
+use crate::monitor::{Event, Monitor as _};
+use crate::repo::Announced;
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// Runs the command.
+pub fn run(context: &Context, args: &PruneArgs) -> Result<ExitCode> {
+    context.believe_no_copy()?;
+    let repo = context.open()?;
+    progress::heed_interrupts(&context.progress);
+    let bounds = Bounds { unused_percent: args.max_unused, repack: args.max_repack };
+    let prepared = prune::prepare(&repo, bounds, &*context.progress);
+    context.progress.done();
+    let prepared = prepared?;
+    let summary = prepared.summary().clone();
+    let is_shown = !context.global.json && (args.dry_run || !context.global.quiet);
+    if is_shown {
+        output::print(&planned(&summary))?;
+    }
+    let outcome = if args.dry_run {
+        Outcome::default()
+    } else {
+        let done = prepared.execute(&*context.progress);
+        context.progress.done();
+        done?
+    };
+    context.tell_local();
+    for session in &outcome.waiting {
+        context.progress.event(Event::Warning(who(session)));
+    }
+    if context.global.json {
+        output::print_json(&document(args.dry_run, &summary, &outcome))?;
+    } else if is_shown && !args.dry_run {
+        output::print(&done(&outcome))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A backup that stands in the way.
+fn who(session: &Announced) -> String {
+    let heard = output::local_time(session.heard);
+    match &session.owner {
+        Some((host, pid)) => {
+            format!("a backup runs on {} (process {pid}), heard of at {heard}", output::escaped_text(host))
+        }
+        None => format!("a backup runs whose session {} cannot be read, heard of at {heard}", session.id),
+    }
+}
+
+fn planned(summary: &Summary) -> String {
+    if let Some(number) = summary.taken_up {
+        return format!("takes up plan {number}, which another prune left\n");
+    }
+    let row = |what: &str, sum: Sum, note: String| {
+        vec![what.to_owned(), output::count(sum.packs), output::size(sum.bytes), note]
+    };
+    let mut rows = vec![
+        row("deleted", summary.unused, "no snapshot needs any of it".into()),
+        row("written anew", summary.repacked, format!("{} of it is needed", output::size(summary.rewritten))),
+        row("kept", summary.kept, format!("{} of it is not needed", output::size(summary.idle))),
+    ];
+    if summary.spared.packs > 0 {
+        rows.push(row("left alone", summary.spared, "they may belong to a backup that runs".into()));
+    }
+    let freed = (summary.unused.bytes + summary.repacked.bytes).saturating_sub(summary.rewritten);
+    format!(
+        "{}{} walked; about {} become free\n",
+        output::table(&["packs", "number", "size", ""], &rows, &[1, 2]),
+        output::counted(summary.snapshots, "snapshot", "snapshots"),
+        output::size(freed),
+    )
+}
+
+fn done(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    if !outcome.ended.is_empty() {
+        let many = output::counted(outcome.ended.len() as u64, "backup", "backups");
+        text.push_str(&format!("{many} gave no sign for an hour: ended\n"));
+    }
+    if !outcome.waiting.is_empty() {
+        text.push_str("nothing is deleted while they run: the next prune goes on\n");
+        return text;
+    }
+    text.push_str(&format!(
+        "{} deleted, {} written anew, {} replaced\n",
+        output::counted(outcome.deleted, "pack", "packs"),
+        output::size(outcome.written),
+        output::counted(outcome.indexes, "index object", "index objects"),
+    ));
+    if outcome.retained > 0 {
+        let many = output::counted(outcome.retained, "object is", "objects are");
+        text.push_str(&format!("{many} retained by the store, and deleted by a later prune\n"));
+    }
+    text
+}
+
+fn document(is_dry: bool, summary: &Summary, outcome: &Outcome) -> serde_json::Value {
+    let waiting = outcome.waiting.iter().map(|session| {
+        serde_json::json!({
+            "session": session.id.to_string(),
+            "host": session.owner.as_ref().map(|(host, _)| host),
+            "pid": session.owner.as_ref().map(|(_, pid)| pid),
+            "heard": output::utc_time(session.heard),
+        })
+    });
+    serde_json::json!({
+        "dry_run": is_dry, "planned": summary, "waiting": waiting.collect::<Vec<_>>(),
+        "ended": outcome.ended.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "deleted_packs": outcome.deleted, "written_bytes": outcome.written,
+        "replaced_indexes": outcome.indexes, "retained_objects": outcome.retained,
+    })
+}

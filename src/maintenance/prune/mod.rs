@@ -1,0 +1,390 @@
+//! Deleting what no snapshot needs, beside backups that do not stop.
+//!
+//! 1. Plans are listed. One in force is taken up at 6; otherwise the number of
+//!    the new one is fixed now.
+//! 2. Snapshots are listed, then the index is read, then packs are listed; all
+//!    that snapshots need is walked. What is damaged or missing stops it here.
+//! 3. Packs are chosen: those of which nothing is needed, and those whose rest is
+//!    worth writing anew.
+//! 4. What is needed of the latter is copied, and the copies are indexed.
+//! 5. The plan is created under its number: it condemns the chosen packs. If the
+//!    number is taken, another prune was faster.
+//! 6. Sessions are listed. Each that has not seen the plan must be gone, or have
+//!    its snapshot, or be ended by a tombstone, if nothing was heard of it for
+//!    long. Where one is alive, the plan stays in force, and the next prune goes
+//!    on.
+//! 7. Snapshots, index and packs are listed again, and the snapshots that the
+//!    plan did not see are walked: all, if it is another's plan.
+//! 8. What they need of condemned packs is copied. A condemned pack is never
+//!    spared: another prune may sleep with it on its list.
+//! 9. The index is published without what is condemned.
+//! 10. Replaced index objects are deleted, then packs; the plan is emptied.
+//!
+//! What a crash leaves: until 5, packs that stand twice; after it a plan in force,
+//! which the next prune takes up, and which makes sessions store again what it
+//! condemns. Nothing is deleted before what remains is whole without it.
+
+mod choose;
+mod copy;
+mod live;
+mod replace;
+
+pub use choose::Bounds;
+
+use crate::error::{Error, Result, StoreFault};
+use crate::format::records::Plan;
+use crate::id::{PackName, SnapshotId};
+use crate::index::EntryNumber;
+use crate::limits;
+use crate::monitor::{Event, Monitor};
+use crate::repo::{self, Announced, Fate, Packed, Repository};
+use crate::snapshot::{self, Snapshot};
+use choose::{Choice, PackUse, choose};
+use live::{Live, Standing, Walk, live_bytes};
+use std::collections::{HashMap, HashSet};
+
+/// How often a repository is looked at in which another prune works.
+const LOOKS: usize = 3;
+
+/// Packs, and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Sum {
+    /// How many.
+    pub packs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Sum {
+    fn of(packs: &[PackUse]) -> Self {
+        Self { packs: packs.len() as u64, bytes: packs.iter().map(|p| p.size).sum() }
+    }
+}
+
+/// What a prune is about to do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Summary {
+    /// The plan that is taken up, if one is in force.
+    pub taken_up: Option<u64>,
+    /// Snapshots that were walked.
+    pub snapshots: u64,
+    /// Packs of which nothing is needed: deleted.
+    pub unused: Sum,
+    /// Packs of which a part is needed: that is written anew, and they are deleted.
+    pub repacked: Sum,
+    /// Bytes of these that are needed: read, and written anew.
+    pub rewritten: u64,
+    /// Packs that stay.
+    pub kept: Sum,
+    /// Bytes of these that nothing needs.
+    pub idle: u64,
+    /// Packs that no index object names, and that may belong to a backup which runs now: they stay.
+    pub spared: Sum,
+}
+
+/// What a prune has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// Sessions that must end before anything is deleted.
+    pub waiting: Vec<Announced>,
+    /// Sessions that were given up.
+    pub ended: Vec<SnapshotId>,
+    /// Packs that were deleted, or were gone.
+    pub deleted: u64,
+    /// What was written anew.
+    pub written: u64,
+    /// Index objects that were replaced.
+    pub indexes: u64,
+    /// Objects that the store would not delete.
+    pub retained: u64,
+}
+
+/// A prune that was thought out, and has changed nothing.
+pub struct Prepared<'r> {
+    repo: &'r Repository,
+    summary: Summary,
+    work: Work,
+}
+
+enum Work {
+    TakeUp(Plan),
+    Begin { number: u64, choice: Choice, live: Live, seen: Vec<SnapshotId> },
+}
+
+/// The repository as it is now.
+struct Seen {
+    snapshots: Vec<Snapshot>,
+    listed: HashMap<PackName, u64>,
+}
+
+/// Lists snapshots, then reads the index, then lists packs.
+///
+/// # Errors
+/// [`Error::Damaged`] where not all can be known that snapshots need.
+fn look(repo: &Repository) -> Result<Seen> {
+    let mut listing = snapshot::list(repo)?;
+    if !listing.damaged.is_empty() {
+        return Err(listing.damaged.swap_remove(0).1);
+    }
+    if let Some(gone) = listing.gone.first() {
+        return Err(Error::damaged(&*gone.object, gone.why()));
+    }
+    let mut problems = repo.sync_index()?;
+    if !problems.is_empty() {
+        return Err(problems.swap_remove(0));
+    }
+    let known = repo.index().packs()?;
+    let listed: HashMap<PackName, u64> = repo.list_packs()?.into_iter().collect();
+    if listed.is_empty() && !known.is_empty() {
+        return Err(Error::damaged(repo.names().packs(), "the store lists no packs, and the index names some"));
+    }
+    Ok(Seen { snapshots: listing.snapshots, listed })
+}
+
+/// The entries whose packs are there as they were, and what each is worth.
+fn standings(
+    repo: &Repository,
+    listed: &HashMap<PackName, u64>,
+    condemned: &HashSet<PackName>,
+) -> Result<HashMap<EntryNumber, Standing>> {
+    let vouched = repo.vouched()?;
+    let packs = repo.index().packs()?.into_iter().filter(|pack| listed.get(&pack.name) == Some(&pack.size));
+    let standing = |pack: crate::index::KnownPack| {
+        let is_trusted = repo.is_full(&pack.signer) || vouched.contains(&pack.name);
+        (pack.number, Standing { is_trusted, is_condemned: condemned.contains(&pack.name) })
+    };
+    Ok(packs.map(standing).collect())
+}
+
+/// Thinks out what a prune would do. Changes nothing.
+///
+/// # Errors
+/// [`Error::NotAllowed`] with a writer key; [`Error::Damaged`] or [`Error::Missing`] where not all can be known
+/// that snapshots need; [`Error::Interrupted`], or the store's.
+pub fn prepare<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
+    repo.private_key().map_err(|_| Error::NotAllowed { what: "prune" })?;
+    monitor.event(Event::Phase { name: "reading what snapshots need", total_bytes: None });
+    let mut plans = repo.plans()?;
+    if !plans.damaged.is_empty() {
+        return Err(plans.damaged.swap_remove(0));
+    }
+    if let Some(plan) = plans.in_force {
+        let summary = Summary { taken_up: Some(plan.number), ..Summary::default() };
+        return Ok(Prepared { repo, summary, work: Work::TakeUp(plan) });
+    }
+    let number = plans.last.checked_add(1).ok_or_else(|| Error::Invalid("plans have no more numbers".into()))?;
+    let Seen { snapshots, listed } = look(repo)?;
+    let mut walk = Walk::new(repo, standings(repo, &listed, &HashSet::new())?, monitor);
+    for snapshot in &snapshots {
+        walk.snapshot(&snapshot.manifest.root)?;
+    }
+    let live = walk.live;
+    // After packs: whose packs are not indexed yet was announced before.
+    let is_alone = repo.announced()?.is_empty();
+    let (packs, spared) = uses(repo, &listed, &live, is_alone)?;
+    let mut choice = choose(packs, bounds);
+    choice.unused.truncate(limits::PRUNE_PACKS_MAX);
+    choice.repacked.truncate(limits::PRUNE_PACKS_MAX - choice.unused.len());
+    let summary = Summary {
+        taken_up: None,
+        snapshots: snapshots.len() as u64,
+        unused: Sum::of(&choice.unused),
+        repacked: Sum::of(&choice.repacked),
+        rewritten: choice.repacked.iter().map(|p| p.needed).sum(),
+        kept: Sum::of(&choice.kept),
+        idle: choice.kept.iter().map(|p| p.size.saturating_sub(p.needed)).sum(),
+        spared,
+    };
+    let seen = snapshots.iter().map(|s| s.id).collect();
+    Ok(Prepared { repo, summary, work: Work::Begin { number, choice, live, seen } })
+}
+
+/// How much is needed of each pack; packs that no index object names are spared, unless nobody else is there.
+fn uses(
+    repo: &Repository,
+    listed: &HashMap<PackName, u64>,
+    live: &Live,
+    is_alone: bool,
+) -> Result<(Vec<PackUse>, Sum)> {
+    let mut found: HashMap<PackName, PackUse> = HashMap::new();
+    for pack in repo.index().packs()? {
+        if !listed.contains_key(&pack.name) {
+            continue;
+        }
+        let Some(map) = repo.index().pack(pack.number)? else { continue };
+        let needed = live_bytes(repo, live, pack.number)?;
+        let new = || PackUse { name: pack.name, class: map.class, size: listed[&pack.name], needed: 0 };
+        let place = found.entry(pack.name).or_insert_with(new);
+        place.needed = place.needed.saturating_add(needed).min(place.size);
+    }
+    let mut spared = Sum::default();
+    for (name, size) in listed {
+        if found.contains_key(name) {
+            continue;
+        }
+        if is_alone {
+            let class = crate::format::pack::StorageClass::Data;
+            found.insert(*name, PackUse { name: *name, class, size: *size, needed: 0 });
+        } else {
+            spared.packs += 1;
+            spared.bytes += size;
+        }
+    }
+    Ok((found.into_values().collect(), spared))
+}
+
+impl Prepared<'_> {
+    /// What it will do.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another prune was faster; those of [`prepare`]. What was not done yet is done by the
+    /// next prune.
+    pub fn execute(self, monitor: &dyn Monitor) -> Result<Outcome> {
+        let repo = self.repo;
+        repo.writable()?;
+        let mut outcome = Outcome::default();
+        let (plan, is_own) = match self.work {
+            Work::TakeUp(plan) => (plan, false),
+            Work::Begin { number, choice, live, seen } => {
+                let gone: Vec<&PackUse> = choice.unused.iter().chain(&choice.repacked).collect();
+                if gone.is_empty() {
+                    return Ok(outcome);
+                }
+                let repacked: HashSet<PackName> = choice.repacked.iter().map(|p| p.name).collect();
+                let entries = entries_in(repo, &live, &repacked)?;
+                monitor.event(Event::Phase { name: "copying", total_bytes: Some(self.summary.rewritten) });
+                outcome.written += copy::copy(repo, &live, &entries, monitor)?.bytes;
+                let condemned = gone.iter().map(|p| p.name).collect();
+                let plan = Plan { number, condemned, superseded: Vec::new(), seen, done: false };
+                repo.begin_plan(&plan)?;
+                (plan, true)
+            }
+        };
+        finish(repo, &plan, is_own, monitor, &mut outcome)?;
+        Ok(outcome)
+    }
+}
+
+/// The entries of these packs of which something is needed, in the order in which they were added.
+fn entries_in(repo: &Repository, live: &Live, packs: &HashSet<PackName>) -> Result<Vec<EntryNumber>> {
+    let needed: HashSet<EntryNumber> = live.entries().collect();
+    let known = repo.index().packs()?.into_iter();
+    let mut entries: Vec<EntryNumber> =
+        known.filter(|p| packs.contains(&p.name) && needed.contains(&p.number)).map(|p| p.number).collect();
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// Carries a plan out.
+fn finish(repo: &Repository, plan: &Plan, is_own: bool, monitor: &dyn Monitor, outcome: &mut Outcome) -> Result<()> {
+    settle_sessions(repo, plan, outcome)?;
+    if !outcome.waiting.is_empty() {
+        return Ok(());
+    }
+    monitor.event(Event::Phase { name: "reading what new snapshots need", total_bytes: None });
+    let condemned: HashSet<PackName> = plan.condemned.iter().copied().collect();
+    let seen: HashSet<SnapshotId> = plan.seen.iter().copied().filter(|_| is_own).collect();
+    let live = new_needs(repo, &condemned, &seen, monitor)?;
+    let Packed { bytes, .. } = copy::copy(repo, &live, &entries_in(repo, &live, &condemned)?, monitor)?;
+    outcome.written += bytes;
+    let listed: HashMap<PackName, u64> = repo.list_packs()?.into_iter().collect();
+    outcome.indexes = replace::replace(repo, &condemned, &listed, monitor)? as u64;
+    // The index on this machine forgets what is replaced before it is gone.
+    repo.sync_index()?;
+    monitor.event(Event::Phase { name: "deleting", total_bytes: None });
+    let (_, superseded) = repo.listed_indexes()?;
+    let superseded: Vec<String> = superseded.iter().map(|name| repo.names().index(name)).collect();
+    outcome.retained += delete(repo, &superseded, monitor)?;
+    let packs: Vec<String> = plan.condemned.iter().map(|name| repo.names().pack(name)).collect();
+    let retained = delete(repo, &packs, monitor)?;
+    outcome.retained += retained;
+    outcome.deleted = packs.len() as u64 - retained;
+    repo.end_plan(plan.number)
+}
+
+/// What snapshots need that the plan did not see. Where another prune carries out the same plan, what it
+/// replaces and deletes between two listings looks like damage: then all is listed again.
+fn new_needs(
+    repo: &Repository,
+    condemned: &HashSet<PackName>,
+    seen: &HashSet<SnapshotId>,
+    monitor: &dyn Monitor,
+) -> Result<Live> {
+    let needs = || {
+        let Seen { snapshots, listed } = look(repo)?;
+        let mut walk = Walk::new(repo, standings(repo, &listed, condemned)?, monitor);
+        let mut new = snapshots.iter().filter(|s| !seen.contains(&s.id));
+        new.try_for_each(|s| walk.snapshot(&s.manifest.root))?;
+        Ok(walk.live)
+    };
+    let mut found = needs();
+    for _ in 1..LOOKS {
+        match &found {
+            Err(e) if Error::is_damage(e) => found = needs(),
+            _ => break,
+        }
+    }
+    found
+}
+
+/// Sees to it that no session is left that may rely on what the plan condemns, or names those that are.
+fn settle_sessions(repo: &Repository, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
+    let now = repo.planned_at(plan.number)?;
+    for session in repo.announced()? {
+        if session.seen >= plan.number {
+            continue;
+        }
+        let is_dead = now.seconds.saturating_sub(session.heard.seconds) >= limits::SESSION_DEAD_SECONDS;
+        match repo.fate(&session.id)? {
+            Fate::Committed => continue,
+            Fate::Ended => {}
+            Fate::Open if is_dead => {
+                repo.fence(&session.id)?;
+                if repo.fate(&session.id)? == Fate::Committed {
+                    // It was faster.
+                    continue;
+                }
+                outcome.ended.push(session.id);
+            }
+            Fate::Open => {
+                outcome.waiting.push(session);
+                continue;
+            }
+        }
+        // One that is alive finds the tombstone, and removes its object itself.
+        if is_dead {
+            repo.remove_session(&session.id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes objects, and counts those that the store keeps back.
+fn delete(repo: &Repository, names: &[String], monitor: &dyn Monitor) -> Result<u64> {
+    let mut retained = 0;
+    let store = repo.store();
+    repo::ask(
+        &**store,
+        names,
+        |name| store.delete(name),
+        |_, deleted| {
+            if monitor.cancelled() {
+                return Err(Error::Interrupted);
+            }
+            match deleted {
+                Ok(()) => {}
+                Err(e) if e.fault == StoreFault::NotFound => {}
+                // Locked, or under a retention of the store's own.
+                Err(e) if e.fault == StoreFault::Denied => retained += 1,
+                Err(e) => return Err(e.into()),
+            }
+            Ok(())
+        },
+    )?;
+    Ok(retained)
+}
