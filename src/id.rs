@@ -125,6 +125,11 @@ id!(
     16
 );
 id!(
+    /// A record of what was forgotten: random.
+    ForgottenId,
+    16
+);
+id!(
     /// A repository: random.
     RepositoryId,
     16

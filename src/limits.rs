@@ -57,6 +57,10 @@ pub const REPO_OBJECT_MAX: u64 = 64 * 1024;
 pub const RECORD_MAX: u64 = 1024 * 1024;
 /// The list of signers, a prune plan: records that grow, bytes.
 pub const LIST_RECORD_MAX: u64 = 64 * 1024 * 1024;
+/// Snapshots that a record of what was forgotten names.
+pub const FORGOTTEN_MAX: usize = 500_000;
+/// How often the records of what was forgotten are listed again, while others merge them.
+pub const FORGOTTEN_TRIES: usize = 5;
 /// A snapshot object, bytes.
 pub const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 
@@ -227,6 +231,9 @@ pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
 
 /// How far beyond the store's own time for it a snapshot may claim to be, seconds: clocks differ.
 pub const CLAIM_AHEAD_SECONDS: i64 = 86_400;
+/// How far before the store's own time for it a snapshot may claim to be and still count as taken when it
+/// says, seconds: a backup takes a while.
+pub const CLAIM_BEHIND_SECONDS: i64 = 86_400;
 /// How often a running session renews its object, seconds.
 pub const SESSION_RENEW_SECONDS: u64 = 240;
 /// A session that was not heard of for so long is given up by a prune, by the store's clock, seconds.

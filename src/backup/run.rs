@@ -263,6 +263,9 @@ impl<'a> Planned<'a> {
                 if !e.is_damage() {
                     return Err(e);
                 }
+                if e.is_not_found() && self.repo.is_forgotten(id)? {
+                    return Ok(false);
+                }
                 monitor.event(Event::Warning(format!(
                     "snapshot {}, the last one that this machine took of this source, is missing; everything is read again",
                     id.short()

@@ -1,6 +1,7 @@
 //! What can be given on the command line.
 
 use super::quantity::{self, Rate};
+use crate::maintenance::GroupBy;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,6 +83,11 @@ pub enum Command {
     Restore(RestoreArgs),
     /// Check that the repository is whole
     Check(CheckArgs),
+    /// Drop snapshots by a policy, or by name; 'prune' then frees what they needed
+    Forget(Box<ForgetArgs>),
+    /// Keep snapshots from being forgotten, whatever a policy says
+    #[command(subcommand)]
+    Hold(HoldCommand),
     /// Delete what no snapshot needs, beside backups that do not stop
     Prune(PruneArgs),
     /// Show what is stored: plain and delta frames, and what deltas save
@@ -294,6 +300,87 @@ pub struct CheckArgs {
     /// Read, open and hash everything that is stored
     #[arg(long)]
     pub read_data: bool,
+}
+
+/// What forms groups, divided by commas; nothing forms them by who signed alone.
+fn group_by(text: &str) -> Result<GroupBy, String> {
+    let mut by = GroupBy { host: false, paths: false, tags: false };
+    for word in text.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "host" => by.host = true,
+            "paths" => by.paths = true,
+            "tags" => by.tags = true,
+            _ => return Err("give some of host, paths and tags, divided by commas".into()),
+        }
+    }
+    Ok(by)
+}
+
+#[derive(Args)]
+pub struct ForgetArgs {
+    /// Forget these, and no others: ids, their beginnings, 'latest' or 'latest~N'
+    #[arg(value_name = "SNAPSHOT", conflicts_with_all = ["keep_last", "keep_hourly", "keep_daily", "keep_weekly",
+        "keep_monthly", "keep_yearly", "keep_within", "keep_tag", "group_by"])]
+    pub snapshots: Vec<String>,
+    /// Keep the newest N of each group
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_last: u32,
+    /// Keep the newest of each of the last N hours that have any
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_hourly: u32,
+    /// The same of days
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_daily: u32,
+    /// The same of weeks, which begin on Monday (ISO)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_weekly: u32,
+    /// The same of months
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_monthly: u32,
+    /// The same of years
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub keep_yearly: u32,
+    /// Keep all that are no older than this before the newest of their group: 12h, 30d, 8w, 6m (months) or 1y6m
+    #[arg(long, value_name = "DURATION", value_parser = quantity::span)]
+    pub keep_within: Option<jiff::Span>,
+    /// Keep all with this tag; may be given several times
+    #[arg(long, value_name = "TAG")]
+    pub keep_tag: Vec<String>,
+    /// What forms groups, beside who signed: some of host, paths and tags
+    #[arg(long, value_name = "LIST", default_value = "host,paths", value_parser = group_by)]
+    pub group_by: GroupBy,
+    /// Whose days, weeks and months they are, such as Europe/Rome [default: this machine's]
+    #[arg(long, value_name = "TZ")]
+    pub timezone: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// Only tell what would be kept and dropped, and why
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Let a group go of which no rule keeps anything
+    #[arg(long)]
+    pub allow_empty_group: bool,
+}
+
+#[derive(Subcommand)]
+pub enum HoldCommand {
+    /// Put snapshots under hold; needs a full key
+    Add {
+        /// Ids, their beginnings, 'latest' or 'latest~N'
+        #[arg(value_name = "SNAPSHOT", required = true)]
+        snapshots: Vec<String>,
+        /// Why, for whoever lists holds
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        why: String,
+    },
+    /// End holds; needs a full key
+    Remove {
+        /// Ids, or their beginnings
+        #[arg(value_name = "SNAPSHOT", required = true)]
+        snapshots: Vec<String>,
+    },
+    /// List holds
+    List,
 }
 
 #[derive(ValueEnum, Clone, Copy)]

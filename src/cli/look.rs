@@ -29,7 +29,7 @@ pub fn filter(args: &FilterArgs) -> Result<Filter> {
 }
 
 /// Lists snapshots for choosing one; what cannot be read is told.
-fn listing(context: &Context, repo: &Repository) -> OurResult<Listing> {
+pub fn listing(context: &Context, repo: &Repository) -> OurResult<Listing> {
     let listing = snapshot::list(repo)?;
     for (id, e) in &listing.damaged {
         context.progress.event(Event::Warning(format!("snapshot {}: {e}", id.short())));

@@ -5,6 +5,8 @@ mod args;
 mod check;
 mod context;
 mod exit;
+mod forget;
+mod hold;
 mod init;
 mod key;
 mod look;
@@ -70,6 +72,8 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Ls(args) => look::ls(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::Check(args) => check::run(context, &args),
+        Command::Forget(args) => forget::run(context, &args),
+        Command::Hold(args) => hold::run(context, args),
         Command::Prune(args) => prune::run(context, &args),
         Command::Stats => stats::run(context),
         Command::Key(args) => key::run(context, args),

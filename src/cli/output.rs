@@ -126,8 +126,13 @@ fn moment(time: Timestamp) -> Option<jiff::Timestamp> {
 
 /// A moment in this machine's time zone, to the second.
 pub fn local_time(time: Timestamp) -> String {
+    time_in(time, &jiff::tz::TimeZone::system())
+}
+
+/// A moment in a time zone, to the second.
+pub fn time_in(time: Timestamp, zone: &jiff::tz::TimeZone) -> String {
     match moment(time) {
-        Some(t) => t.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Some(t) => t.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
         None => format!("{} s", time.seconds),
     }
 }

@@ -27,6 +27,29 @@ pub fn percent(text: &str) -> Result<f64, String> {
     number.filter(|n| (0.0..=100.0).contains(n)).ok_or_else(|| "give a number from 0 to 100, such as 5%".into())
 }
 
+/// A span of the calendar: numbers with h, d, w, m (months) or y behind each, the largest unit first or not.
+pub fn span(text: &str) -> Result<jiff::Span, String> {
+    let wrong = || "give a number with h, d, w, m (months) or y behind it, or several such as 1y6m".to_owned();
+    let mut span = jiff::Span::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+        let number: i64 = number.parse().map_err(|_| wrong())?;
+        let unit = tail.chars().next().ok_or_else(wrong)?;
+        let added = match unit.to_ascii_lowercase() {
+            'h' if span.get_hours() == 0 => span.try_hours(number),
+            'd' if span.get_days() == 0 => span.try_days(number),
+            'w' if span.get_weeks() == 0 => span.try_weeks(number),
+            'm' if span.get_months() == 0 => span.try_months(number),
+            'y' if span.get_years() == 0 => span.try_years(number),
+            _ => return Err(wrong()),
+        };
+        span = added.map_err(|_| "that is longer than any calendar".to_owned())?;
+        rest = &tail[unit.len_utf8()..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(span) }
+}
+
 /// Bytes per second; `None` for no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate(pub Option<NonZeroU64>);
@@ -76,6 +99,23 @@ mod tests {
         }
         for text in ["", "k", "-1", "1.5M", "10MB", "18446744073709551615k"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn spans() {
+        let of = |text| span(text).map(|s| s.fieldwise());
+        for (text, expected) in [
+            ("12h", jiff::Span::new().hours(12)),
+            ("30d", jiff::Span::new().days(30)),
+            ("8W", jiff::Span::new().weeks(8)),
+            ("1y6m", jiff::Span::new().years(1).months(6)),
+            ("0d", jiff::Span::new()),
+        ] {
+            assert_eq!(of(text), Ok(expected.fieldwise()), "{text}");
+        }
+        for text in ["", "d", "30", "-1d", "1d2d", "1 d", "5s", "1é", "99999999999999999999d", "20000y"] {
+            assert!(span(text).is_err(), "{text}");
         }
     }
 

@@ -36,14 +36,16 @@ pub enum ObjectType {
     Tombstone = 9,
     /// Damage found by a check, and what it touches. Reserved: nothing writes it yet.
     Damage = 10,
-    /// A hold that keeps snapshots from being forgotten. Reserved: nothing writes it yet.
+    /// A hold that keeps a snapshot from being forgotten.
     Hold = 11,
+    /// Which snapshots were forgotten.
+    Forgotten = 12,
 }
 
 impl ObjectType {
     fn from_byte(byte: u8) -> Option<Self> {
         use ObjectType::*;
-        [Pack, Index, Snapshot, Session, Signers, Slot, Tenant, Plan, Tombstone, Damage, Hold]
+        [Pack, Index, Snapshot, Session, Signers, Slot, Tenant, Plan, Tombstone, Damage, Hold, Forgotten]
             .into_iter()
             .find(|t| *t as u8 == byte)
     }
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn every_type_and_cipher_has_its_number() {
         use ObjectType::*;
-        let types = [Pack, Index, Snapshot, Session, Signers, Slot, Tenant, Plan, Tombstone, Damage, Hold];
+        let types = [Pack, Index, Snapshot, Session, Signers, Slot, Tenant, Plan, Tombstone, Damage, Hold, Forgotten];
         for (number, object) in (1..).zip(types) {
             for (cipher, byte) in [(Cipher::Aes256Gcm, 1), (Cipher::ChaCha20Poly1305, 2)] {
                 let header = Header { object, cipher };
@@ -191,7 +193,7 @@ mod tests {
                 assert_eq!(Header::decode(&header.encode(), "x").unwrap(), header);
             }
         }
-        for (at, byte) in [(5, 0), (5, 12), (6, 0), (6, 3), (7, 1)] {
+        for (at, byte) in [(5, 0), (5, 13), (6, 0), (6, 3), (7, 1)] {
             let mut bytes = HEADER.encode();
             bytes[at] = byte;
             assert!(matches!(Header::decode(&bytes, "x"), Err(Error::Damaged { .. })), "byte {at} is {byte}");

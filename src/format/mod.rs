@@ -11,6 +11,7 @@ pub mod names;
 pub mod node;
 pub mod pack;
 pub mod records;
+pub mod standing;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT: u8 = 0;

@@ -1,7 +1,7 @@
 //! Where objects lie: `repo.json`, and below `tenants/<name>/` all of a tenant.
 
 use crate::error::{Error, Result};
-use crate::id::{IndexName, PackName, SlotId, SnapshotId};
+use crate::id::{ForgottenId, IndexName, PackName, SlotId, SnapshotId};
 use crate::limits;
 
 /// The repository's own object.
@@ -109,6 +109,26 @@ impl TenantNames {
     pub fn plan(&self, number: u64) -> String {
         self.at(&format!("prune/{number:08}"))
     }
+
+    /// The folder of records of what was forgotten.
+    pub fn forgotten_records(&self) -> String {
+        self.at("forgotten")
+    }
+
+    /// A record of what was forgotten.
+    pub fn forgotten(&self, record: &ForgottenId) -> String {
+        self.at(&format!("forgotten/{record}"))
+    }
+
+    /// The folder of legal holds.
+    pub fn holds(&self) -> String {
+        self.at("holds")
+    }
+
+    /// The hold on a snapshot.
+    pub fn hold(&self, snapshot: &SnapshotId) -> String {
+        self.at(&format!("holds/{snapshot}"))
+    }
 }
 
 /// What lies under a name.
@@ -130,6 +150,10 @@ pub enum Kind {
     Session,
     /// A prune plan.
     Plan,
+    /// A record of what was forgotten.
+    Forgotten,
+    /// A legal hold on a snapshot.
+    Hold,
 }
 
 /// What lies under a name; `None` for one that no object can have.
@@ -152,6 +176,8 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         "snapshots" => (names.snapshot(&last.parse().ok()?), Kind::Snapshot),
         "sessions" => (names.session(&last.parse().ok()?), Kind::Session),
         "prune" => (names.plan(numbered(last)), Kind::Plan),
+        "forgotten" => (names.forgotten(&last.parse().ok()?), Kind::Forgotten),
+        "holds" => (names.hold(&last.parse().ok()?), Kind::Hold),
         _ => return None,
     };
     (expected == name).then_some(kind)
@@ -188,6 +214,10 @@ mod tests {
             (names.session(&snapshot), format!("sessions/{short}")),
             (names.plans(), "prune".into()),
             (names.plan(7), "prune/00000007".into()),
+            (names.forgotten_records(), "forgotten".into()),
+            (names.forgotten(&ForgottenId([0xcd; 16])), format!("forgotten/{short}")),
+            (names.holds(), "holds".into()),
+            (names.hold(&snapshot), format!("holds/{short}")),
         ] {
             assert_eq!(name, format!("tenants/clinic/{expected}"));
             assert_eq!(Some(last_part(&name)), name.rsplit_once('/').map(|(_, last)| last));
@@ -208,6 +238,8 @@ mod tests {
             (names.snapshot(&SnapshotId([0xcd; 16])), Kind::Snapshot),
             (names.session(&SnapshotId([0xcd; 16])), Kind::Session),
             (names.plan(7), Kind::Plan),
+            (names.forgotten(&ForgottenId([0xcd; 16])), Kind::Forgotten),
+            (names.hold(&SnapshotId([0xcd; 16])), Kind::Hold),
         ] {
             assert_eq!(kind_of(&name), Some(kind), "{name}");
             for near in [

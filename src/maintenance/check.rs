@@ -232,7 +232,9 @@ impl Check<'_> {
     /// Without the private key: that snapshots' objects are whole.
     fn sealed_snapshots(&mut self) -> Result<()> {
         let ids = self.repo.snapshot_ids()?;
-        self.gone_snapshots(&self.repo.gone_snapshots(&ids.iter().copied().collect(), std::iter::empty()));
+        let listed = ids.iter().copied().collect();
+        self.gone_snapshots(&self.repo.gone_snapshots(&listed, std::iter::empty())?);
+        self.forgotten(&listed)?;
         for id in ids {
             self.report.snapshots += 1;
             let name = self.repo.names().snapshot(&id);
@@ -262,11 +264,25 @@ impl Check<'_> {
             self.damaged(&self.repo.names().snapshot(id), &object_of(e).1);
         }
         self.gone_snapshots(&listing.gone);
+        let mut listed: HashSet<SnapshotId> = listing.buried.iter().copied().collect();
+        listed.extend(listing.snapshots.iter().map(|s| s.id).chain(listing.damaged.iter().map(|(id, _)| *id)));
+        self.forgotten(&listed)?;
+        for problem in self.repo.check_holds(&listed, &listing.buried)? {
+            self.note(&problem);
+        }
         let mut whole = HashSet::new();
         for s in &listing.snapshots {
             self.report.snapshots += 1;
             self.tree(&s.id, &s.manifest.root, &mut whole)?;
         }
+        Ok(())
+    }
+
+    /// The records of what was forgotten, and what is missing by their word.
+    fn forgotten(&mut self, listed: &HashSet<SnapshotId>) -> Result<()> {
+        let (problems, gone) = self.repo.check_forgotten(listed)?;
+        problems.iter().for_each(|problem| self.note(problem));
+        self.gone_snapshots(&gone);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! can leave snapshots out, or show it as it once was, and every object that
 //! remains is genuine. So each manifest names the one before it in its writer's
 //! chain, and this machine remembers the newest one of each chain that it saw.
-//! Reports; decides nothing.
+//! What a full key forgot is not missed. Reports; decides nothing.
 
 use super::Repository;
 use super::local::{read_json, write_json};
@@ -10,7 +10,7 @@ use super::sweep::CHAINS;
 use crate::error::{Error, Result};
 use crate::format::header::HEADER_LEN;
 use crate::format::manifest::Manifest;
-use crate::id::{SignerId, SnapshotId, to_hex};
+use crate::id::{SignerId, SnapshotId, from_hex, to_hex};
 use crate::index::lock::{Hold, Lock, Part};
 use crate::limits;
 use serde::{Deserialize, Serialize};
@@ -104,33 +104,72 @@ impl Repository {
     /// is there now. `listed` holds every name under `snapshots/`, `read` those that could be read; a
     /// writer key can read none, and is told only what it took itself.
     /// A memory that cannot be kept is told with what else is wrong with local state.
+    ///
+    /// # Errors
+    /// The store's.
     pub fn gone_snapshots<'m>(
         &self,
         listed: &HashSet<SnapshotId>,
         read: impl Iterator<Item = (SnapshotId, &'m Manifest, SignerId)>,
-    ) -> Vec<Gone> {
-        let mut gone = BTreeMap::new();
+    ) -> Result<Vec<Gone>> {
+        let mut named = Vec::new();
         let mut seen = Vec::new();
         for (id, manifest, signer) in read {
             if let Some(previous) = manifest.previous.filter(|previous| !listed.contains(previous)) {
-                gone.insert(previous, Proof::Successor(id));
+                named.push((previous, id));
             }
             seen.push((id, manifest, signer));
         }
-        match self.recall(listed, &seen) {
-            Ok(newest) => newest.into_iter().for_each(|id| {
-                gone.entry(id).or_insert(Proof::Memory);
-            }),
-            Err(e) => self.local.unusable(&e),
+        let remembered = self.recall(listed, &seen).unwrap_or_else(|e| {
+            self.local.unusable(&e);
+            Vec::new()
+        });
+        if named.is_empty() && remembered.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (history, _) = self.history()?;
+        let mut gone = BTreeMap::new();
+        for (previous, later) in named {
+            if let Some(missing) = history.missing(previous, listed) {
+                gone.insert(missing, Proof::Successor(later));
+            }
+        }
+        let mut forgotten = Vec::new();
+        for known in remembered {
+            if history.contains(&known.snapshot) || history.reaches(&known.signer, &known.chain, known.counter) {
+                forgotten.push(known);
+            } else {
+                gone.entry(known.snapshot).or_insert(Proof::Memory);
+            }
+        }
+        if let Err(e) = self.no_more(&forgotten) {
+            self.local.unusable(&e);
         }
         let gone = gone.into_iter();
-        gone.map(|(snapshot, proof)| Gone { snapshot, object: self.names.snapshot(&snapshot), proof })
+        Ok(gone
+            .map(|(snapshot, proof)| Gone { snapshot, object: self.names.snapshot(&snapshot), proof })
             .filter(|gone| !self.is_there(&gone.object))
-            .collect()
+            .collect())
+    }
+
+    /// Drops from memory what a full key has forgotten.
+    fn no_more(&self, forgotten: &[Remembered]) -> Result<()> {
+        let Some(folder) = self.local.path().filter(|_| !forgotten.is_empty()) else { return Ok(()) };
+        let _lock = lock(folder)?;
+        let mut memory = self.chains(folder)?;
+        for known in forgotten {
+            if let Some(chains) = memory.get_mut(&known.signer.to_string()) {
+                let chain = to_hex(&known.chain);
+                if chains.get(&chain).is_some_and(|newest| newest.snapshot == known.snapshot.to_string()) {
+                    chains.remove(&chain);
+                }
+            }
+        }
+        self.keep_chains(folder, memory)
     }
 
     /// Another process on this machine may have taken a snapshot, and noted it, since the listing.
-    fn is_there(&self, object: &str) -> bool {
+    pub(super) fn is_there(&self, object: &str) -> bool {
         self.store.read_range(object, 0, HEADER_LEN).is_ok()
     }
 
@@ -148,13 +187,13 @@ impl Repository {
         &self,
         listed: &HashSet<SnapshotId>,
         seen: &[(SnapshotId, &Manifest, SignerId)],
-    ) -> Result<Vec<SnapshotId>> {
+    ) -> Result<Vec<Remembered>> {
         let Some(folder) = self.local.path() else { return Ok(Vec::new()) };
         let _lock = lock(folder)?;
         let mut memory = self.chains(folder)?;
         let there: HashSet<String> = listed.iter().map(ToString::to_string).collect();
-        let newest = newest_of(&memory, seen).into_iter().filter(|known| !there.contains(*known));
-        let newest: Vec<SnapshotId> = newest.filter_map(|known| known.parse().ok()).collect();
+        let newest = newest_of(&memory, seen).into_iter().filter(|(.., newest)| !there.contains(&newest.snapshot));
+        let newest: Vec<Remembered> = newest.filter_map(remembered).collect();
         let mut news = false;
         for (id, manifest, signer) in seen {
             news |= note(&mut memory, id, manifest, signer);
@@ -190,8 +229,25 @@ fn lock(folder: &Path) -> Result<Lock> {
         .map_err(|e| Error::Local { path: folder.to_path_buf(), why: e.to_string() })
 }
 
+/// The newest snapshot of a chain, as it is remembered.
+struct Remembered {
+    signer: SignerId,
+    chain: [u8; 16],
+    counter: u64,
+    snapshot: SnapshotId,
+}
+
+/// Signer, chain, and its newest snapshot.
+type Line<'m> = (&'m str, &'m str, &'m Newest);
+
+/// A line of the memory; none where it is not what this program writes.
+fn remembered((signer, chain, newest): Line<'_>) -> Option<Remembered> {
+    let (signer, snapshot) = (signer.parse().ok()?, newest.snapshot.parse().ok()?);
+    Some(Remembered { signer, chain: from_hex(chain)?, counter: newest.counter, snapshot })
+}
+
 /// The newest known snapshot of each chain of which nothing as new has been read.
-fn newest_of<'m>(memory: &'m Memory, seen: &[(SnapshotId, &Manifest, SignerId)]) -> Vec<&'m str> {
+fn newest_of<'m>(memory: &'m Memory, seen: &[(SnapshotId, &Manifest, SignerId)]) -> Vec<Line<'m>> {
     let mut reached: HashMap<(String, String), u64> = HashMap::new();
     for (_, manifest, signer) in seen {
         let counter = reached.entry((signer.to_string(), to_hex(&manifest.chain))).or_default();
@@ -202,7 +258,7 @@ fn newest_of<'m>(memory: &'m Memory, seen: &[(SnapshotId, &Manifest, SignerId)])
         .filter(|(signer, chain, newest)| {
             reached.get(&((*signer).clone(), (*chain).clone())).is_none_or(|counter| *counter < newest.counter)
         })
-        .map(|(_, _, newest)| newest.snapshot.as_str())
+        .map(|(signer, chain, newest)| (signer.as_str(), chain.as_str(), newest))
         .collect()
 }
 
@@ -222,14 +278,12 @@ mod tests {
         assert!(!note(&mut memory, &SnapshotId([2; 16]), &manifest(7, 5), &one), "a fork is no news");
         assert!(note(&mut memory, &SnapshotId([3; 16]), &manifest(7, 1), &two), "another's chain of that name");
         let ahead = manifest(7, 9);
-        let seen = [(SnapshotId([4; 16]), &ahead, two)];
-        assert_eq!(
-            newest_of(&memory, &seen),
-            [SnapshotId([1; 16]).to_string()],
-            "nobody goes on with it but its signer"
-        );
-        let seen = [(SnapshotId([4; 16]), &ahead, one)];
-        assert_eq!(newest_of(&memory, &seen), [SnapshotId([3; 16]).to_string()]);
+        let newest = |signer| -> Vec<SnapshotId> {
+            let seen = [(SnapshotId([4; 16]), &ahead, signer)];
+            newest_of(&memory, &seen).into_iter().filter_map(remembered).map(|known| known.snapshot).collect()
+        };
+        assert_eq!(newest(two), [SnapshotId([1; 16])], "nobody goes on with it but its signer");
+        assert_eq!(newest(one), [SnapshotId([3; 16])]);
     }
 
     #[test]

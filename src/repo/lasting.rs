@@ -4,12 +4,12 @@ use crate::format::names::{Kind, kind_of};
 use crate::store::Lasting;
 
 /// Whether a copy of an object is kept, for [`crate::store::Cached`]. Index objects are not: what they say is
-/// in the index on this machine. Nor is what changes: sessions and plans.
+/// in the index on this machine. Nor is what changes: sessions, plans and holds.
 pub fn lasting(name: &str) -> Lasting {
     match kind_of(name) {
         Some(Kind::Repo | Kind::Tenant) => Lasting::Unseen,
-        Some(Kind::Key | Kind::Snapshot) => Lasting::Listed,
+        Some(Kind::Key | Kind::Snapshot | Kind::Forgotten) => Lasting::Listed,
         Some(Kind::Pack) => Lasting::Part,
-        Some(Kind::Index | Kind::Session | Kind::Plan) | None => Lasting::No,
+        Some(Kind::Index | Kind::Session | Kind::Plan | Kind::Hold) | None => Lasting::No,
     }
 }

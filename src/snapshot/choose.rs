@@ -35,6 +35,13 @@ impl Snapshot {
         ahead > limits::CLAIM_AHEAD_SECONDS
     }
 
+    /// True if it claims a moment long before the store took it: it was imported, or the repository was moved,
+    /// or its writer wants it to stand where an earlier one does.
+    pub fn is_backdated(&self) -> bool {
+        let behind = self.taken.seconds.saturating_sub(self.manifest.time.seconds);
+        behind > limits::CLAIM_BEHIND_SECONDS
+    }
+
     /// The moment by which it is sorted and chosen: the one that it claims, but none that had not
     /// come when the store took it.
     pub fn moment(&self) -> Timestamp {
@@ -49,8 +56,10 @@ pub struct Listing {
     pub snapshots: Vec<Snapshot>,
     /// Those that could not.
     pub damaged: Vec<(SnapshotId, Error)>,
-    /// Those that were there and are not any more.
+    /// Those that were there and are not any more, and that no full key forgot.
     pub gone: Vec<Gone>,
+    /// Names at which tombstones stand.
+    pub buried: HashSet<SnapshotId>,
 }
 
 /// Reads every snapshot, and finds out which are gone.
@@ -60,7 +69,6 @@ pub struct Listing {
 pub fn list(repo: &Repository) -> Result<Listing> {
     repo.private_key()?;
     let mut listing = Listing::default();
-    let mut listed = HashSet::new();
     let objects = repo.store().list(&repo.names().snapshots())?;
     let named = objects.iter().filter_map(|object| Some((last_part(&object.name).parse().ok()?, object.modified)));
     let named: Vec<(SnapshotId, Timestamp)> = named.collect();
@@ -69,12 +77,15 @@ pub fn list(repo: &Repository) -> Result<Listing> {
         &named,
         |(id, _)| repo.snapshot(id),
         |(id, modified), read| {
-            listed.insert(*id);
             match read {
                 Ok(SnapshotObject::Manifest(manifest, signer)) => {
                     listing.snapshots.push(Snapshot { id: *id, manifest: *manifest, signer, taken: *modified });
                 }
-                Ok(SnapshotObject::Tombstone(_)) => {}
+                Ok(SnapshotObject::Tombstone(_)) => {
+                    listing.buried.insert(*id);
+                }
+                // Forgotten between the listing and now: the next listing lacks it.
+                Err(e) if e.is_not_found() && repo.is_forgotten(id)? => {}
                 Err(e) if e.is_damage() => listing.damaged.push((*id, e)),
                 Err(e) => return Err(e),
             }
@@ -82,8 +93,9 @@ pub fn list(repo: &Repository) -> Result<Listing> {
         },
     )?;
     listing.damaged.sort_by_key(|(id, _)| *id);
+    let listed: HashSet<SnapshotId> = named.iter().map(|(id, _)| *id).collect();
     let read = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer));
-    listing.gone = repo.gone_snapshots(&listed, read);
+    listing.gone = repo.gone_snapshots(&listed, read)?;
     listing.snapshots.sort_by_key(|s| (s.moment(), s.manifest.ended, s.id));
     Ok(listing)
 }
@@ -164,6 +176,21 @@ impl Listing {
         }
     }
 
+    /// The id of the snapshot that `text` names, even if nothing is known of it but that it is damaged.
+    ///
+    /// # Errors
+    /// As [`Listing::choose`], but that damage is none. What a newer program wrote is not named.
+    pub fn named(&mut self, text: &str, filter: &Filter) -> Result<SnapshotId> {
+        let lower = text.to_ascii_lowercase();
+        let is_named = |id: &SnapshotId| lower.len() >= PREFIX_MIN && id.to_string().starts_with(&lower);
+        let read = self.snapshots.iter().filter(|s| is_named(&s.id)).count();
+        let mut damaged = self.damaged.iter().filter(|(id, e)| is_named(id) && matches!(e, Error::Damaged { .. }));
+        match (read, damaged.next(), damaged.next()) {
+            (0, Some((id, _)), None) => Ok(*id),
+            _ => self.choose(text, filter).map(|s| s.id),
+        }
+    }
+
     fn filtered_for_life<'a>(&'a self, filter: &Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
         self.snapshots.iter().filter(move |s| filter.passes(s))
     }
@@ -200,7 +227,7 @@ mod tests {
     fn listing() -> Listing {
         let snapshots = vec![snapshot(0x11, 1, "a", "x"), snapshot(0x12, 2, "b", "x"), snapshot(0x22, 3, "a", "y")];
         let damaged = vec![(SnapshotId([0x33; 16]), Error::damaged("snapshots/33", "cut short"))];
-        Listing { snapshots, damaged, gone: Vec::new() }
+        Listing { snapshots, damaged, ..Listing::default() }
     }
 
     fn chosen(text: &str, filter: &Filter) -> Result<u8> {
@@ -268,6 +295,14 @@ mod tests {
             assert_eq!(s.moment().seconds, counts);
             assert_eq!(s.is_postdated(), claimed != counts);
         }
+        s.taken.seconds = 100_000;
+        for (claimed, is_late) in
+            [(100_000 - 86_400, false), (100_000 - 86_401, true), (i64::MIN, true), (i64::MAX, false)]
+        {
+            s.manifest.time.seconds = claimed;
+            assert_eq!(s.is_backdated(), is_late, "{claimed}");
+        }
+        s.taken.seconds = 1000;
         let at = |seconds| Filter { at: Some(Timestamp { seconds, nanos: 0 }), ..Filter::default() };
         assert!(at(1000).passes(&s) && !at(999).passes(&s));
     }

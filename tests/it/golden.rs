@@ -19,6 +19,7 @@ use estrato::format::names::TenantNames;
 use estrato::format::node::{Kind, Node, decode_segment, encode_segment};
 use estrato::format::pack::{BlobKind, Codec, Directory, Frame, StorageClass, Trailer};
 use estrato::format::records::{RepoRecord, SessionRecord, TenantRecord, Tombstone};
+use estrato::format::standing::{Forgotten, ForgottenSnapshot, Hold};
 use estrato::id::{BlobId, PackName, RepositoryId, SnapshotId, TenantId, to_hex};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -338,6 +339,16 @@ fn small_records(page: &mut Page) {
     page.bytes("tenant, with 4 bytes 09 for its public key", &tenant.encode());
     let tombstone = Tombstone { time: TIME, why: "forgotten".into() };
     page.bytes("tombstone", &tombstone.encode());
+    let hold = Hold { time: TIME, why: "case 17".into() };
+    page.bytes("hold", &hold.encode());
+    let forgotten = ForgottenSnapshot {
+        snapshot: SNAPSHOT,
+        signer: Signing::from_seed(&SEED).id(),
+        chain: [0xd0; 16],
+        counter: 2,
+        before: Some(SnapshotId([0xb1; 16])),
+    };
+    page.bytes("record of what was forgotten", &Forgotten { snapshots: vec![forgotten] }.encode());
     let stretched = Slot {
         kind: SlotKind::Password,
         salt: SALT,

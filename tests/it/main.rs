@@ -4,6 +4,7 @@ mod bad_input;
 mod delta;
 mod faults;
 mod files;
+mod forget;
 mod fraud;
 mod fuzz;
 mod golden;

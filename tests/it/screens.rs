@@ -33,13 +33,18 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 24] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],
         &["ls"],
         &["restore"],
         &["check"],
+        &["forget"],
+        &["hold"],
+        &["hold", "add"],
+        &["hold", "remove"],
+        &["hold", "list"],
         &["key"],
         &["key", "add"],
         &["key", "list"],
@@ -238,6 +243,30 @@ fn init_and_keys() {
     screen!("tenant-list", shown(&words, &place.run(&["tenant", "list"])));
 }
 
+#[test]
+fn forgetting() {
+    let place = Place::with_repository();
+    place.write("source/a", "a");
+    let mut words = Words::of(&place);
+    let signer = place.run(&["key", "list", "--json"]).json()[0]["signer"].as_str().unwrap().to_owned();
+    words.put(&signer, "SIGNER__");
+    for (n, time) in ["2026-11-18T09:00Z", "2026-11-19T09:00Z", "2026-11-19T21:00Z"].iter().enumerate() {
+        let taken = place.snapshot(&["--host", "db1", "--tag", "nightly", "--time", time]);
+        words.put(taken["snapshot"].as_str().unwrap(), &(n + 1).to_string().repeat(8));
+    }
+    let first = place.run(&["snapshots", "--json"]).json()[0]["id"].as_str().unwrap().to_owned();
+    screen!("hold-add", shown(&words, &place.run(&["hold", "add", &first, "--why", "case 17"])));
+    screen!("hold-list", shown(&words, &place.run(&["hold", "list"])));
+    let policy = ["forget", "--keep-daily", "1", "--keep-tag", "yearly", "--timezone", "UTC"];
+    screen!("forget-dry-run", shown(&words, &place.run(&[&policy[..], &["--dry-run"]].concat())));
+    screen!("forget", shown(&words, &place.run(&policy)));
+    screen!("forget-held", shown(&words, &place.run(&["forget", &first])));
+    screen!("hold-remove", shown(&words, &place.run(&["hold", "remove", &first])));
+    screen!("forget-named", shown(&words, &place.run(&["forget", &first])));
+    let emptied = place.run(&["forget", "--keep-tag", "yearly"]);
+    screen!("forget-empty", shown(&words, &emptied));
+}
+
 /// Sizes depend on compression, which may change, and on records of random ids: each becomes SIZE, and
 /// columns stand two spaces apart.
 fn without_sizes(text: &str) -> String {
@@ -384,6 +413,10 @@ fn all_commands(place: &Place) -> Vec<Vec<&'static str>> {
         "restore latest --target out --dry-run",
         "check",
         "check --read-data",
+        "hold add latest",
+        "hold list",
+        "forget --keep-last 9 --dry-run",
+        "forget latest~1",
         "key add --role writer --label w --new-key-file writer",
         "key list",
         "key show",

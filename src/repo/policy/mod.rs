@@ -5,7 +5,8 @@
 //! A writer creates, and replaces nothing but sessions: whoever steals its credentials can add objects, and
 //! take away none that a restore needs. Of sessions it needs no list: another's have names that it cannot
 //! guess. It reads no pack. That it reads snapshots, which are sealed for full keys, is for their headers:
-//! whether the one it took last is still there.
+//! whether the one it took last is still there, and if not, whether a full key forgot it. Holds are none of
+//! its business.
 
 mod azure;
 mod gcs;
@@ -75,11 +76,12 @@ impl Grants {
         let (repo, tenant) = (REPO.to_owned(), names.tenant());
         let (keys, packs, indexes) = (below(names.keys()), below(names.packs()), below(names.indexes()));
         let (snapshots, sessions, plans) = (below(names.snapshots()), below(names.sessions()), below(names.plans()));
+        let (forgotten, holds) = (below(names.forgotten_records()), below(names.holds()));
         let some = |folders: &[&String]| folders.iter().map(|folder| (*folder).clone()).collect::<Vec<_>>();
         match holder {
             Holder::Writer => Self {
-                read: some(&[&repo, &tenant, &keys, &indexes, &plans, &snapshots, &sessions]),
-                list: some(&[&keys, &indexes, &plans, &packs, &snapshots]),
+                read: some(&[&repo, &tenant, &keys, &indexes, &plans, &snapshots, &sessions, &forgotten]),
+                list: some(&[&keys, &indexes, &plans, &packs, &snapshots, &forgotten]),
                 create: some(&[&packs, &indexes, &snapshots]),
                 replace: some(&[&sessions]),
                 delete: some(&[&sessions]),
@@ -95,9 +97,9 @@ impl Grants {
             Holder::Full => Self {
                 read: vec![repo, all.clone()],
                 list: vec![all],
-                create: some(&[&keys, &packs, &indexes]),
+                create: some(&[&keys, &packs, &indexes, &forgotten, &holds]),
                 replace: some(&[&snapshots, &sessions, &plans]),
-                delete: some(&[&keys, &packs, &indexes, &snapshots, &sessions]),
+                delete: some(&[&keys, &packs, &indexes, &snapshots, &sessions, &forgotten, &holds]),
             },
         }
     }

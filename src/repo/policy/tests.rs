@@ -13,15 +13,24 @@ fn granted(names: &[String], name: &str) -> bool {
 #[test]
 fn a_writer_takes_nothing_away_that_a_restore_needs() {
     let writer = Grants::of(Holder::Writer, &names());
-    for folder in ["packs", "index", "snapshots", "keys", "prune"] {
+    for folder in ["packs", "index", "snapshots", "keys", "prune", "forgotten", "holds"] {
         let name = format!("tenants/clinic/{folder}/x");
         assert!(!granted(&writer.replace, &name) && !granted(&writer.delete, &name), "{name}");
     }
-    for name in [REPO, "tenants/clinic/tenant", "tenants/clinic/keys/x", "tenants/clinic/prune/x"] {
+    for name in [
+        REPO,
+        "tenants/clinic/tenant",
+        "tenants/clinic/keys/x",
+        "tenants/clinic/prune/x",
+        "tenants/clinic/forgotten/x",
+    ] {
         assert!(!granted(&writer.create, name) && granted(&writer.read, name), "{name}");
     }
     assert!(!granted(&writer.read, "tenants/clinic/packs/ab/x"));
     assert!(!granted(&writer.list, "tenants/clinic/sessions/"));
+    for granted_too in [&writer.create, &writer.read, &writer.list] {
+        assert!(!granted(granted_too, "tenants/clinic/holds/x"));
+    }
 }
 
 #[test]

@@ -134,7 +134,8 @@ fn a_stolen_writers_credentials_destroy_nothing_that_restores() {
         attempt("PUT", &format!("/bucket{query}"), &[], "<X/>");
     }
     // Nor what an honest key would then believe: keys, plans and another tenant.
-    for name in ["keys/signers.00000099", "prune/00000001", "tenant"] {
+    let (hold, record) = (format!("holds/{}", "0".repeat(32)), format!("forgotten/{}", "0".repeat(32)));
+    for name in ["keys/signers.00000099", "prune/00000001", "tenant", &hold, &record] {
         for tenant in ["default", "other"] {
             attempt("PUT", &format!("/bucket/backups/of%20us/tenants/{tenant}/{name}"), &[new], "garbage");
         }
@@ -219,6 +220,14 @@ fn readers_and_full_keys_need_no_more_than_is_printed() {
     run(&full, &["snapshot", "source"]);
     world.source("second", &[100, 80_000]);
     run(&full, &["snapshot", "source"]);
+    let ids = run(&full, &["snapshots", "--json"]).json();
+    let held = ids[1]["id"].as_str().unwrap();
+    run(&full, &["hold", "add", "latest"]);
+    run(&full, &["hold", "remove", held]);
+    run(&full, &["hold", "add", "latest"]);
+    // What has not changed adds no pack: what is lost below is one that the others need.
+    run(&full, &["snapshot", "source"]);
+    run(&full, &["forget", "latest"]);
     run(&full, &["key", "add", "--new-key-file", "another", "--label", "another"]);
     run(&full, &["key", "list"]);
     run(&full, &["key", "remove", "another"]);
@@ -226,6 +235,7 @@ fn readers_and_full_keys_need_no_more_than_is_printed() {
     let reader = world.proxy("reader");
     for proxy in [&full, &reader] {
         run(proxy, &["snapshots"]);
+        run(proxy, &["hold", "list"]);
         run(proxy, &["ls", "latest"]);
         run(proxy, &["check", "--read-data"]);
         let target = format!("restored by {}", proxy.port());
