@@ -17,8 +17,8 @@
 //! would miss until they are forgotten again or held; after some of 4, fewer
 //! snapshots.
 
-use super::{Fate, Repository};
 use super::forgotten::Standing;
+use super::{Fate, Repository};
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::manifest::Manifest;

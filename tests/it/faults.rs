@@ -91,6 +91,14 @@ fn every_request_of_every_command() {
 }
 
 #[test]
+fn every_request_of_forgetting_and_of_a_prune() {
+    let scenes = [Scene::to_forget()];
+    run_all("forget", &scenes, &points(&scenes, &[Act::Forget], &FAULTS));
+    let scenes = [Scene::to_prune()];
+    run_all("prune", &scenes, &points(&scenes, &[Act::Prune], &FAULTS));
+}
+
+#[test]
 fn crashes_on_repositories_of_other_shapes() {
     let scenes = [Scene::bare(), Scene::beside_a_plan(), Scene::forgotten_by_this_machine()];
     let acts = [Act::Snapshot, Act::WriterSnapshot, Act::Check];
@@ -115,6 +123,12 @@ fn a_store_that_is_full_after_every_kilobyte() {
             assert!(!done || act == Act::RemoveKey, "{act:?} succeeded with room for {room} of {bytes} bytes");
             tried += 1;
         }
+    }
+    // A prune writes what is needed anew before it deletes: without room it fails, and all is as it was.
+    let scene = Scene::to_prune();
+    for room in (0..40_000).step_by(1 << 10) {
+        scene.stage(&format!("a prune with room for {room} bytes")).full(room, Act::Prune);
+        tried += 1;
     }
     say(&format!("faults, a full store: {tried} points tried"));
 }

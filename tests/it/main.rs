@@ -14,6 +14,7 @@ mod matrix;
 mod model;
 mod order;
 mod power;
+mod prune;
 mod rollback;
 mod screens;
 mod session;

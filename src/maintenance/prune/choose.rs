@@ -120,7 +120,7 @@ mod tests {
         let choice = choose(packs.clone(), Bounds { unused_percent: 10.0, ..Bounds::default() });
         assert_eq!(names(&choice.repacked), [1]);
         let choice = choose(packs, Bounds { repack: Some(LARGE - 1), ..Bounds::default() });
-        assert_eq!(names(&choice.repacked), []);
+        assert_eq!(names(&choice.repacked), Vec::<u8>::new());
     }
 
     #[test]

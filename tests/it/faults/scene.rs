@@ -14,6 +14,7 @@ use estrato::format::key::{Role, Slot};
 use estrato::format::manifest::SnapshotKind;
 use estrato::format::records::Plan;
 use estrato::id::SnapshotId;
+use estrato::maintenance::prune::{self, Bounds};
 use estrato::maintenance::{self, Depth};
 use estrato::monitor::Silent;
 use estrato::repo::{self, Access, NewKey, Repository, Secret, Session};
@@ -47,6 +48,8 @@ pub enum Act {
     AddKey,
     RemoveKey,
     AddTenant,
+    Forget,
+    Prune,
 }
 
 /// The files below a folder, with their bytes.
@@ -63,6 +66,8 @@ pub struct Scene {
     objects: Vec<(String, Bytes)>,
     place: tempfile::TempDir,
     reported: Vec<(SnapshotId, Tree)>,
+    /// Snapshots that are to be forgotten.
+    doomed: Vec<SnapshotId>,
 }
 
 /// A repository that lives: faults befall it.
@@ -111,7 +116,7 @@ impl Scene {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir_all(place.path().join("source/below")).unwrap();
         fs::create_dir_all(place.path().join("cache")).unwrap();
-        let mut scene = Self { name, objects: Vec::new(), place, reported: Vec::new() };
+        let mut scene = Self { name, objects: Vec::new(), place, reported: Vec::new(), doomed: Vec::new() };
         let mut reported = Vec::new();
         let mut stage = scene.stage(name);
         grow(&mut stage, &mut reported);
@@ -185,6 +190,39 @@ impl Scene {
             let sealed = repo.realm().seal_shared(header, Some(&name), &signing, &plan.encode()).unwrap();
             stage.store.create(&name, sealed.into()).unwrap();
         })
+    }
+
+    /// Snapshots of which every second one is to be forgotten.
+    pub fn to_forget() -> Self {
+        let mut all = Vec::new();
+        let mut scene = Self::build("a repository of old snapshots", |stage, _| {
+            stage.make();
+            for (name, len) in [("a", 30_000), ("below/b", 700), ("a", 25_000), ("below/c", 20_000)] {
+                stage.edit(name, len);
+                for act in [Act::Snapshot, Act::WriterSnapshot] {
+                    all.push((stage.act(act).unwrap().unwrap(), tree(&stage.source())));
+                }
+            }
+            all.push((stage.act(Act::Stream).unwrap().unwrap(), [(DUMP.into(), dump())].into()));
+        });
+        let (doomed, kept): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(n, _)| n % 3 < 2);
+        scene.doomed = doomed.into_iter().map(|(_, (id, _))| id).collect();
+        scene.reported = kept.into_iter().map(|(_, reported)| reported).collect();
+        scene
+    }
+
+    /// The same, and they are forgotten.
+    pub fn to_prune() -> Self {
+        let mut scene = Self::to_forget();
+        let stage = scene.stage("forgetting");
+        stage.act(Act::Forget).unwrap();
+        let listed = stage.store.list("").unwrap();
+        let read = |name: &str| stage.store.read(name, 1 << 30).unwrap();
+        let objects = listed.into_iter().map(|o| (o.name.clone(), read(&o.name))).collect();
+        drop(stage);
+        scene.objects = objects;
+        scene.name = "a repository of forgotten snapshots";
+        scene
     }
 
     /// A source that fills several packs.
@@ -272,6 +310,19 @@ impl Stage<'_> {
                 self.open(FULL)?.add_key(&new).map(|_| None)
             }
             Act::RemoveKey => self.open(FULL)?.remove_key("spare").map(|_| None),
+            Act::Forget => {
+                let repo = self.open(FULL)?;
+                let listing = snapshot::list(&repo)?;
+                let there: Vec<_> = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer)).collect();
+                repo.forget(&self.scene.doomed, &there, true, &Silent).map(|_| None)
+            }
+            Act::Prune => {
+                let repo = self.open(FULL)?;
+                let bounds = Bounds { unused_percent: 0.0, repack: None };
+                let outcome = prune::prepare(&repo, bounds, &Silent)?.execute(&Silent)?;
+                assert!(outcome.waiting.is_empty(), "{}: {:?}", self.label, outcome.waiting);
+                Ok(None)
+            }
         }
     }
 
@@ -358,6 +409,14 @@ impl Stage<'_> {
             Act::AddKey => opens(NEW, "default").unwrap(),
             Act::AddTenant => opens(FULL, "other").unwrap(),
             Act::RemoveKey => assert!(opens(SPARE, "default").is_err(), "{}", self.label),
+            Act::Forget => {
+                let left = snapshot::list(&self.open(FULL).unwrap()).unwrap();
+                assert!(!left.snapshots.iter().any(|s| self.scene.doomed.contains(&s.id)), "{}", self.label);
+            }
+            Act::Prune => {
+                let repo = self.open(FULL).unwrap();
+                assert_eq!(repo.plans().unwrap().in_force, None, "{}", self.label);
+            }
             _ => {}
         }
         opens(FULL, "default").unwrap();

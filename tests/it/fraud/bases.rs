@@ -103,7 +103,7 @@ fn nothing_is_hidden(repo: &Repository, object: &str, days: &[(BlobId, Vec<u8>)]
     }
     let shown = Mutex::new(HashMap::new());
     let read = reading.run(repo, Trust::Bases, &Silent, &|number, plain| {
-        shown.lock().unwrap().insert(number, plain.map(<[u8]>::to_vec).map_err(|e| e.to_string()));
+        shown.lock().unwrap().insert(number, plain.map(|decoded| decoded.plain.to_vec()).map_err(|e| e.to_string()));
         Ok(())
     });
     read.unwrap();
