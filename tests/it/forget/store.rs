@@ -57,7 +57,8 @@ fn assert_stand(repo: &Repository, expected: &[SnapshotId], label: &str) {
     let listing = snapshot::list(repo).unwrap();
     let mut there: Vec<SnapshotId> = listing.snapshots.iter().map(|s| s.id).collect();
     let mut expected = expected.to_vec();
-    (there.sort(), expected.sort());
+    there.sort();
+    expected.sort();
     assert_eq!(there, expected, "{label}");
     assert_eq!((listing.damaged.len(), &listing.gone[..]), (0, &[][..]), "{label}");
     let report = maintenance::check(repo, Depth::Structure, &Silent).unwrap();
@@ -285,7 +286,8 @@ fn a_long_chain_leaves_a_short_record() {
         last = Some((commit(&repo, counter, last.map(|(id, _)| id)), counter));
         let listing = snapshot::list(&repo).unwrap();
         // Every tenth stays, and the last two.
-        let old = |s: &&snapshot::Snapshot| s.manifest.counter % 10 != 0 && s.manifest.counter + 1 < counter;
+        let old =
+            |s: &&snapshot::Snapshot| !s.manifest.counter.is_multiple_of(10) && s.manifest.counter + 1 < counter;
         let doomed: Vec<SnapshotId> = listing.snapshots.iter().filter(old).map(|s| s.id).collect();
         maintenance::forget(&repo, &listing, &doomed, &repo.held().unwrap(), &Silent).unwrap();
     }
