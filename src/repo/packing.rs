@@ -141,14 +141,15 @@ impl Repository {
         let (sent_tx, sent) = bounded(uploads);
         let (entries_tx, entries) = bounded(uploads);
         let count = thread::scope(|scope| {
-            let mut threads = vec![scope.spawn(|| stack::wiped(|| build(self, &frames, &packs_tx, &sent)))];
-            let (state, entries_tx, packs, sent_tx) = (&state, entries_tx, packs, sent_tx);
+            // Each thread has its ends of the queues for itself: they close as it ends, however that is.
+            let mut threads = vec![scope.spawn(move || stack::wiped(|| build(self, &frames, &packs_tx, &sent)))];
+            let state = &state;
             for _ in 0..uploads {
                 let (packs, sent, entries) = (packs.clone(), sent_tx.clone(), entries_tx.clone());
                 threads.push(scope.spawn(move || stack::wiped(|| upload(self, state, &packs, &sent, &entries))));
             }
             drop((packs, sent_tx, entries_tx));
-            let publisher = scope.spawn(|| self.publish_all(&entries));
+            let publisher = scope.spawn(move || self.publish_all(&entries));
             let mut outcome = fill(&|frame| frames_tx.send(frame).map_err(|_| stopped()));
             drop(frames_tx);
             for thread in threads {
