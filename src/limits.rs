@@ -218,6 +218,8 @@ pub const REPORT_MAX: usize = 1000;
 
 /// Chains of one signer whose newest snapshot this machine remembers.
 pub const CHAINS_REMEMBERED: usize = 1024;
+/// Packs of which this machine remembers when they were last read, 32 bytes each: 30 TB of them.
+pub const VERIFIED_PACKS: usize = 2_000_000;
 /// A small file of this program's own on this machine, bytes.
 pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
 

@@ -6,7 +6,8 @@
 //! what else is lost, and for each the snapshots and paths that need it are
 //! named.
 
-use super::packs::{self, Job, Problem};
+use super::packs::{self, Job, PackResult, Problem};
+use super::part::Portion;
 use super::report::{Damage, PATHS_MAX, Report, object_of};
 use super::sound::Sound;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::id::{BlobId, IndexName, PackName, SignerId, SnapshotId};
 use crate::index::{BlobCopy, EntryNumber};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::{Gone, Repository};
+use crate::repo::{Gone, Repository, Thoroughness};
 use crate::snapshot::{self, Folder, distinct_leaves};
 use crate::source::files::Trail;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -32,6 +33,8 @@ pub enum Depth {
     Structure,
     /// The same, and every byte of every pack.
     AllData,
+    /// The same, of some packs.
+    Data(Portion),
 }
 
 struct Check<'r> {
@@ -63,7 +66,8 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
     check.index()?;
     let jobs = check.packs()?;
     match depth {
-        Depth::AllData => check.data(&jobs)?,
+        Depth::AllData => check.data(jobs, Portion::ALL)?,
+        Depth::Data(portion) => check.data(jobs, portion)?,
         Depth::Structure => check.report.unchecked.push("the bytes of packs: --read-data reads them"),
     }
     if repo.private_key().is_ok() {
@@ -158,6 +162,7 @@ impl Check<'_> {
         let mut known = self.repo.index().packs()?;
         let mut listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.report.packs = listed.len() as u64;
+        self.report.pack_bytes = listed.values().sum();
         self.signers = known.iter().map(|p| (p.number, p.signer)).collect();
         known.sort_by_key(|p| (p.name, p.size, p.number));
         let mut jobs: Vec<Job> = Vec::new();
@@ -179,6 +184,10 @@ impl Check<'_> {
             listed.remove(&pack.name);
         }
         self.report.unnamed = listed.len() as u64;
+        let mut unnamed: Vec<&PackName> = listed.keys().collect();
+        unnamed.sort_unstable();
+        let first = unnamed.into_iter().take(limits::REPORT_MAX);
+        self.report.unnamed_packs = first.map(|name| self.repo.names().pack(name)).collect();
         jobs.extend(listed.into_iter().map(|(name, size)| Job { name, size, entries: Vec::new() }));
         Ok(jobs)
     }
@@ -197,14 +206,33 @@ impl Check<'_> {
         Some(damage)
     }
 
-    /// Reads every byte of every pack; with a full key also opens, decodes and hashes every blob.
-    fn data(&mut self, jobs: &[Job]) -> Result<()> {
+    /// Reads every byte of some packs; with a full key also opens, decodes and hashes every blob.
+    fn data(&mut self, jobs: Vec<Job>, portion: Portion) -> Result<()> {
+        let now = u64::try_from(self.repo.clock().now().seconds).unwrap_or(0);
+        let thoroughness = match self.repo.private_key() {
+            Ok(_) => Thoroughness::Content,
+            Err(_) => {
+                self.report.unchecked.push("what is inside packs: a writer key cannot open them");
+                Thoroughness::Bytes
+            }
+        };
+        let mut known = self.repo.local().verified(thoroughness, now);
+        let there: Vec<PackName> = jobs.iter().map(|job| job.name).collect();
+        let jobs = portion.choose(jobs, &known, now);
         self.phase("data", Some(jobs.iter().map(|job| job.size).sum()))?;
-        if self.repo.private_key().is_err() {
-            self.report.unchecked.push("what is inside packs: a writer key cannot open them");
-        }
-        let mut found = packs::read_all(self.repo, jobs, self.monitor)?;
+        let mut found = packs::read_all(self.repo, &jobs, self.monitor)?;
         found.sort_by_key(|result| result.name);
+        for result in &found {
+            known.note(&result.name, now, result.is_whole());
+        }
+        self.repo.local().keep_verified(thoroughness, &known, there.iter(), now);
+        self.report.covered(&known, &there);
+        self.read(&jobs, found);
+        Ok(())
+    }
+
+    /// Notes what reading packs has found.
+    fn read(&mut self, jobs: &[Job], found: Vec<PackResult>) {
         let sizes: HashMap<PackName, u64> = jobs.iter().map(|job| (job.name, job.size)).collect();
         for result in found {
             if result.is_frozen {
@@ -212,6 +240,7 @@ impl Check<'_> {
                 self.report.froze(self.repo.names().pack(&result.name), size);
             }
             self.report.on_frozen += result.on_frozen;
+            self.report.read_packs += u64::from(!result.is_frozen);
             self.report.read_bytes += result.bytes;
             self.report.blobs += result.blobs;
             let bad = result.bad_frames.values().map(HashSet::len).max().unwrap_or(0);
@@ -226,7 +255,6 @@ impl Check<'_> {
             self.sound.bad_frames.extend(result.bad_frames);
             self.sound.resting.extend(result.resting);
         }
-        Ok(())
     }
 
     /// Without the private key: that snapshots' objects are whole.

@@ -3,9 +3,9 @@
 //! and hashes to its ids. Frames are read by a plan, each once, so that bases are
 //! there when what rests on them comes.
 
+use super::cores;
 use super::report::object_of;
 use super::sound::FrameName;
-use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::{self, HASH_LEN};
 use crate::format::pack::{FRAMES_AT, Frame};
@@ -15,10 +15,8 @@ use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{PackKey, WholePack};
 use crate::repo::{FrameNumber, Planned, Reading, Repository, Trust};
-use crossbeam_channel::{Receiver, bounded};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 /// A pack to be read.
 pub(super) struct Job {
@@ -76,6 +74,12 @@ impl PackResult {
         Ok(())
     }
 
+    /// True if it was read, and all in it is as it should be, with what it rests on.
+    pub fn is_whole(&self) -> bool {
+        let read = !self.is_frozen && self.on_frozen == 0;
+        read && self.problems.is_empty() && self.bad_frames.is_empty() && self.resting.is_empty()
+    }
+
     /// Nothing in it can be relied on.
     fn all_bad(&mut self, maps: &[Arc<PackMap>]) {
         let all = |map: &Arc<PackMap>| (map.number, (0..map.frames().len() as u32).collect());
@@ -105,45 +109,12 @@ pub(super) fn read_all(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -
 }
 
 fn whole_packs(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -> Result<Vec<PackResult>> {
-    let threads = thread::available_parallelism().map_or(2, usize::from);
-    let found = Mutex::new(Vec::with_capacity(jobs.len()));
-    thread::scope(|scope| {
-        let (tx, rx) = bounded::<&Job>(1);
-        let mut workers = Vec::new();
-        for _ in 0..threads {
-            let (rx, found) = (rx.clone(), &found);
-            workers.push(scope.spawn(move || stack::wiped(|| read_packs(repo, monitor, &rx, found))));
-        }
-        drop(rx);
-        for job in jobs {
-            if monitor.cancelled() || tx.send(job).is_err() {
-                break;
-            }
-        }
-        drop(tx);
-        workers
-            .into_iter()
-            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(Error::Invalid("a checking thread panicked".into()))))
-    })?;
-    if monitor.cancelled() {
-        return Err(Error::Interrupted);
-    }
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn read_packs(
-    repo: &Repository,
-    monitor: &dyn Monitor,
-    jobs: &Receiver<&Job>,
-    found: &Mutex<Vec<PackResult>>,
-) -> Result<()> {
-    for job in jobs {
+    cores::on_all(jobs, monitor, |job| {
         let result = read_pack(repo, job)?;
         // What is in frames is told once they are read.
         monitor.event(Event::Bytes(if result.can_open { FRAMES_AT } else { job.size }));
-        found.lock().unwrap_or_else(PoisonError::into_inner).push(result);
-    }
-    Ok(())
+        Ok(result)
+    })
 }
 
 /// That the bytes are those which were hashed when the pack was named.

@@ -22,6 +22,7 @@ mod side;
 mod snapshots;
 mod sweep;
 mod sync;
+mod verified;
 mod worth;
 mod writer;
 
@@ -38,6 +39,7 @@ pub use reading::{Planned, Reading, Trust, Visit};
 pub use session::{Counting, Session, UNABLE};
 pub use side::ask;
 pub use snapshots::SnapshotObject;
+pub use verified::{Thoroughness, Times, Verified};
 pub use writer::{Deltas, Lane, Stored, Tries, Writer, WriterState, WriterTotals};
 
 use crate::chunker::Chunker;
