@@ -57,6 +57,8 @@ pub const REPO_OBJECT_MAX: u64 = 64 * 1024;
 pub const RECORD_MAX: u64 = 1024 * 1024;
 /// The list of signers, a prune plan: records that grow, bytes.
 pub const LIST_RECORD_MAX: u64 = 64 * 1024 * 1024;
+/// Packs that a record of damage names: 35 MB of names.
+pub const DAMAGE_PACKS_MAX: usize = 1_000_000;
 /// A snapshot object, bytes.
 pub const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 

@@ -62,6 +62,7 @@ fn document(report: &Report) -> serde_json::Value {
         "unused_slots": report.unused_slots,
         "objects": report.objects, "stray_objects": report.stray_objects, "stray_bytes": report.stray_bytes,
         "strays": report.strays,
+        "vouched": report.vouched, "unpublished": report.unpublished,
         "unindexed": report.unindexed, "unchecked": report.unchecked,
         "frozen": report.frozen, "frozen_packs": report.frozen_packs, "frozen_bytes": report.frozen_bytes,
         "frames_on_frozen": report.on_frozen,
@@ -110,6 +111,13 @@ fn summary(text: &mut String, args: &CheckArgs, report: &Report) {
         let size = output::size(report.stray_bytes);
         let _ = writeln!(text, "{objects} ({size}) below tenants/ that belong to no repository");
         listed(text, &report.strays, report.stray_objects, ("object", "objects"));
+    }
+    if report.vouched > 0 {
+        let entries = output::counted(report.vouched, "pack of another key is", "packs of other keys are");
+        let _ = writeln!(text, "{entries} as they say: backups with every key may rely on them from now on");
+    }
+    if let Some(why) = &report.unpublished {
+        let _ = writeln!(text, "what was found could not be published: {}", output::escaped_text(why));
     }
     for what in &report.unchecked {
         let _ = writeln!(text, "not checked: {what}");

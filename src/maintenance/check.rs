@@ -1,6 +1,8 @@
 //! Checking a repository: that every object is what was written, that every
 //! snapshot's trees are whole, that every blob has a copy, and, if asked, that
-//! every stored byte opens, decodes and hashes to its id. Writes nothing.
+//! every stored byte opens, decodes and hashes to its id. Writes nothing but, with
+//! a full key and after it has read packs, what it has found: which of them are
+//! damaged, and which of others' entries are true.
 //!
 //! Damage is found and told, not stumbled over: one lost object never hides
 //! what else is lost, and for each the snapshots and paths that need it are
@@ -13,6 +15,7 @@ use super::sound::Sound;
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::header::{self, Header, ObjectType};
+use crate::format::index::Vouched;
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::{BlobId, IndexName, PackName, SignerId, SnapshotId};
@@ -22,7 +25,7 @@ use crate::monitor::{Event, Monitor};
 use crate::repo::{Gone, Repository, Thoroughness};
 use crate::snapshot::{self, Folder, distinct_leaves};
 use crate::source::files::Trail;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +48,12 @@ struct Check<'r> {
     sound: Sound,
     /// Who signed each entry.
     signers: HashMap<EntryNumber, SignerId>,
+    /// For each entry that others' backups cannot rely on yet, what would vouch for it.
+    unvouched: HashMap<EntryNumber, Vouched>,
+    /// Packs that an earlier check has found damaged, with their entries, and this one has not read.
+    recorded: BTreeMap<PackName, Vec<EntryNumber>>,
+    /// The packs that the index names.
+    named: HashSet<PackName>,
     /// What to call at fault for a blob that no index object names.
     index: String,
 }
@@ -60,6 +69,9 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
         report: Report::default(),
         sound: Sound::default(),
         signers: HashMap::new(),
+        unvouched: HashMap::new(),
+        recorded: BTreeMap::new(),
+        named: HashSet::new(),
         index: repo.names().indexes(),
     };
     check.keys()?;
@@ -69,6 +81,9 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
         Depth::AllData => check.data(jobs, Portion::ALL)?,
         Depth::Data(portion) => check.data(jobs, portion)?,
         Depth::Structure => check.report.unchecked.push("the bytes of packs: --read-data reads them"),
+    }
+    for (name, entries) in std::mem::take(&mut check.recorded) {
+        check.damaged_pack(&name, "a check has found it damaged: --read-data tells what is lost", &entries);
     }
     if repo.private_key().is_ok() {
         check.snapshots()?;
@@ -164,6 +179,12 @@ impl Check<'_> {
         self.report.packs = listed.len() as u64;
         self.report.pack_bytes = listed.values().sum();
         self.signers = known.iter().map(|p| (p.number, p.signer)).collect();
+        let vouched = self.repo.vouched()?;
+        let unvouched = known.iter().filter(|p| !self.repo.is_full(&p.signer) && !vouched.contains(&p.vouched()));
+        self.unvouched = unvouched.map(|p| (p.number, p.vouched())).collect();
+        self.named = known.iter().map(|p| p.name).collect();
+        let damage = self.repo.known_damage()?;
+        damage.problems.iter().for_each(|problem| self.note(problem));
         known.sort_by_key(|p| (p.name, p.size, p.number));
         let mut jobs: Vec<Job> = Vec::new();
         for same in known.chunk_by(|a, b| (a.name, a.size) == (b.name, b.size)) {
@@ -171,6 +192,9 @@ impl Check<'_> {
             let entries: Vec<EntryNumber> = same.iter().map(|p| p.number).collect();
             let why = match listed.get(&pack.name) {
                 Some(size) if *size == pack.size => {
+                    if damage.packs.contains(&pack.name) {
+                        self.recorded.insert(pack.name, entries.clone());
+                    }
                     jobs.push(Job { name: pack.name, size: pack.size, entries });
                     continue;
                 }
@@ -227,8 +251,35 @@ impl Check<'_> {
         }
         self.repo.local().keep_verified(thoroughness, &known, there.iter(), now);
         self.report.covered(&known, &there);
+        for result in found.iter().filter(|result| !result.is_frozen) {
+            self.recorded.remove(&result.name);
+        }
+        if thoroughness == Thoroughness::Content && self.repo.writable().is_ok() {
+            self.publish(&found);
+        }
         self.read(&jobs, found);
         Ok(())
+    }
+
+    /// Publishes what was found, for backups to heed. One who may not write has found it all the same.
+    fn publish(&mut self, found: &[PackResult]) {
+        let named = &self.named;
+        let sound: HashSet<&PackName> = found.iter().filter(|r| r.is_sound()).map(|r| &r.name).collect();
+        let damaged: Vec<PackName> = found.iter().filter(|r| r.is_damaged()).map(|r| r.name).collect();
+        let change = |packs: &mut BTreeSet<PackName>| {
+            // What the index does not name nobody relies on.
+            packs.retain(|name| named.contains(name));
+            packs.retain(|name| !sound.contains(name));
+            packs.extend(&damaged);
+        };
+        let vouched: Vec<Vouched> =
+            found.iter().flat_map(PackResult::true_entries).filter_map(|e| self.unvouched.get(&e).copied()).collect();
+        let vouched: Vec<Vouched> = vouched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let published = self.repo.publish_damage(change).and_then(|_| self.repo.vouch(&vouched));
+        match published {
+            Ok(()) => self.report.vouched = vouched.len() as u64,
+            Err(e) => self.report.unpublished = Some(e.to_string()),
+        }
     }
 
     /// Notes what reading packs has found.

@@ -1,5 +1,5 @@
 //! Keeping a repository healthy: checking it, and counting what it holds.
-//! Changes nothing yet.
+//! Changes nothing but to add what checks have found.
 
 mod check;
 mod cores;

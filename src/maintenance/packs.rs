@@ -74,10 +74,42 @@ impl PackResult {
         Ok(())
     }
 
-    /// True if it was read, and all in it is as it should be, with what it rests on.
+    /// True if all of it was read, as far as it can be without the frames that its own rest on.
+    fn is_read(&self) -> bool {
+        !self.is_frozen && self.on_frozen == 0
+    }
+
+    /// True if something is wrong with the pack itself, whatever is said of it.
+    fn is_broken(&self) -> bool {
+        self.problems.iter().any(|problem| problem.entry.is_none())
+    }
+
+    /// The entries of which everything was found to be true.
+    pub fn true_entries(&self) -> impl Iterator<Item = EntryNumber> {
+        let all = self.is_read() && !self.is_broken() && self.can_open;
+        let is_true = move |entry: &EntryNumber| {
+            let rests = self.resting.keys().any(|(of, _)| of == entry);
+            all && !rests && !self.bad_frames.contains_key(entry)
+        };
+        self.entries.iter().copied().filter(is_true)
+    }
+
+    /// True if it was read, and all in it is as somebody says, with what it rests on.
     pub fn is_whole(&self) -> bool {
-        let read = !self.is_frozen && self.on_frozen == 0;
-        read && self.problems.is_empty() && self.bad_frames.is_empty() && self.resting.is_empty()
+        let opened = self.entries.is_empty() || !self.can_open || self.true_entries().next().is_some();
+        self.is_read() && !self.is_broken() && opened
+    }
+
+    /// True if it is not what was written, or holds nothing of what anybody says. What its frames rest on is
+    /// another's damage; and one false entry makes no pack damaged of which there is a true one.
+    pub fn is_damaged(&self) -> bool {
+        let all_bad = self.entries.iter().all(|entry| self.bad_frames.contains_key(entry));
+        !self.entries.is_empty() && (self.is_broken() || all_bad)
+    }
+
+    /// True if it was read and is as it was written.
+    pub fn is_sound(&self) -> bool {
+        self.is_read() && !self.is_broken() && !self.is_damaged()
     }
 
     /// Nothing in it can be relied on.

@@ -102,6 +102,10 @@ pub struct Report {
     pub unused_slots: u64,
     /// Blobs are needed that no index object names: they may lie in unnamed packs.
     pub unindexed: bool,
+    /// Entries of other keys that this check has found true, and said so: backups may rely on them.
+    pub vouched: u64,
+    /// Why what was found could not be published; `None` if it could, or there was nothing to say.
+    pub unpublished: Option<String>,
     /// What was not checked, since nobody asked for it or the key does not allow it.
     pub unchecked: Vec<&'static str>,
     /// Where each damaged object stands in `damage`; `None` for those beyond its bound.

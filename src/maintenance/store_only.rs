@@ -188,7 +188,7 @@ fn max_of(kind: Kind) -> u64 {
     match kind {
         Kind::Repo => limits::REPO_OBJECT_MAX,
         Kind::Tenant | Kind::Session => limits::RECORD_MAX,
-        Kind::Key | Kind::Plan => limits::LIST_RECORD_MAX,
+        Kind::Key | Kind::Plan | Kind::Damage => limits::LIST_RECORD_MAX,
         Kind::Pack => limits::PACK_MAX,
         Kind::Index => limits::INDEX_OBJECT_MAX,
         Kind::Snapshot => limits::MANIFEST_MAX,
@@ -207,6 +207,7 @@ fn belongs(kind: Kind, name: &str, object: ObjectType) -> bool {
         Kind::Snapshot => matches!(object, ObjectType::Snapshot | ObjectType::Tombstone),
         Kind::Session => object == ObjectType::Session,
         Kind::Plan => object == ObjectType::Plan,
+        Kind::Damage => object == ObjectType::Damage,
     }
 }
 

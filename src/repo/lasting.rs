@@ -10,6 +10,6 @@ pub fn lasting(name: &str) -> Lasting {
         Some(Kind::Repo | Kind::Tenant) => Lasting::Unseen,
         Some(Kind::Key | Kind::Snapshot) => Lasting::Listed,
         Some(Kind::Pack) => Lasting::Part,
-        Some(Kind::Index | Kind::Session | Kind::Plan) | None => Lasting::No,
+        Some(Kind::Index | Kind::Session | Kind::Plan | Kind::Damage) | None => Lasting::No,
     }
 }

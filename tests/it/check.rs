@@ -2,3 +2,4 @@
 
 mod keyless;
 mod parts;
+mod published;
