@@ -61,6 +61,8 @@ pub const LIST_RECORD_MAX: u64 = 64 * 1024 * 1024;
 pub const FORGOTTEN_MAX: usize = 500_000;
 /// How often the records of what was forgotten are listed again, while others merge them.
 pub const FORGOTTEN_TRIES: usize = 5;
+/// Packs that a record of damage names: 35 MB of names.
+pub const DAMAGE_PACKS_MAX: usize = 1_000_000;
 /// A snapshot object, bytes.
 pub const MANIFEST_MAX: u64 = 4 * 1024 * 1024;
 
@@ -226,6 +228,8 @@ pub const REPORT_MAX: usize = 1000;
 
 /// Chains of one signer whose newest snapshot this machine remembers.
 pub const CHAINS_REMEMBERED: usize = 1024;
+/// Packs of which this machine remembers when they were last read, 32 bytes each: 30 TB of them.
+pub const VERIFIED_PACKS: usize = 2_000_000;
 /// A small file of this program's own on this machine, bytes.
 pub const LOCAL_FILE_MAX: u64 = 64 * 1024 * 1024;
 

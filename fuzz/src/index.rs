@@ -4,7 +4,7 @@
 use super::hostile::Hostile;
 use super::{Seeds, choose, chosen, there_and_back};
 use estrato::format::header::{Header, ObjectType};
-use estrato::format::index::{IndexObject, PackEntry};
+use estrato::format::index::{IndexObject, PackEntry, Vouched};
 use estrato::format::pack::{BlobKind, Codec, Directory, FRAMES_AT, Frame, StorageClass};
 use estrato::id::{BlobId, IndexName, PackName, SignerId};
 use estrato::index::Index;
@@ -158,7 +158,7 @@ fn object() -> IndexObject {
     IndexObject {
         packs: vec![entry(1, StorageClass::Trees, BlobKind::Tree), entry(5, StorageClass::Data, BlobKind::Chunk)],
         supersedes: vec![IndexName([4; 32])],
-        vouched: vec![PackName([5; 32])],
+        vouched: vec![Vouched { index: IndexName([4; 32]), pack: PackName([5; 32]) }],
     }
 }
 

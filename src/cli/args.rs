@@ -1,7 +1,7 @@
 //! What can be given on the command line.
 
 use super::quantity::{self, Rate};
-use crate::maintenance::GroupBy;
+use crate::maintenance::{GroupBy, Part};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -297,9 +297,24 @@ pub struct RestoreArgs {
 
 #[derive(Args)]
 pub struct CheckArgs {
-    /// Read, open and hash everything that is stored
-    #[arg(long)]
-    pub read_data: bool,
+    /// Read, open and hash everything that is stored, or a part: 5% or 10G of it, what was read longest ago
+    /// first, or the third of seven parts (3/7)
+    #[arg(
+        long,
+        value_name = "PART",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100%",
+        value_parser = quantity::part
+    )]
+    pub read_data: Option<Part>,
+    /// Of that, only what no check on this machine found whole within so long: 30d, or with s, m or h behind it
+    #[arg(long, value_name = "TIME", requires = "read_data", value_parser = quantity::time)]
+    pub older_than: Option<Duration>,
+    /// Take no key: hash every object of every tenant, and name what lies there that should not; of packs,
+    /// a part (--read-data=3/7) may be named
+    #[arg(long, conflicts_with = "older_than")]
+    pub store_only: bool,
 }
 
 /// What forms groups, divided by commas; nothing forms them by who signed alone.

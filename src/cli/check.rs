@@ -3,32 +3,22 @@
 use super::args::CheckArgs;
 use super::context::Context;
 use super::{exit, output, progress};
-use crate::maintenance::{self, Damage, Depth, Report};
+use crate::maintenance::{self, Damage, Depth, Part, Portion, Report};
 use anyhow::Result;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// Packs that are named where they are only not read.
-const FROZEN_SHOWN: usize = 10;
+/// Objects that are named where they are only told of.
+const SHOWN: usize = 10;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
     context.believe_no_copy()?;
-    let repo = context.open()?;
-    progress::heed_interrupts(&context.progress);
-    let depth = if args.read_data { Depth::AllData } else { Depth::Structure };
-    let checked = maintenance::check(&repo, depth, &*context.progress);
+    let report = if args.store_only { without_key(context, args) } else { with_key(context, args) };
     context.progress.done();
-    let report = checked?;
+    let report = report?;
     if context.global.json {
-        output::print_json(&serde_json::json!({
-            "damages": report.damages, "damage": report.damage, "snapshots": report.snapshots, "packs": report.packs,
-            "read_bytes": report.read_bytes, "blobs": report.blobs, "unnamed_packs": report.unnamed,
-            "unused_slots": report.unused_slots,
-            "unindexed": report.unindexed, "unchecked": report.unchecked,
-            "frozen": report.frozen, "frozen_packs": report.frozen_packs, "frozen_bytes": report.frozen_bytes,
-            "frames_on_frozen": report.on_frozen,
-        }))?;
+        output::print_json(&document(&report))?;
     } else {
         let mut text = String::new();
         for damage in &report.damage {
@@ -39,55 +29,135 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
             let _ = writeln!(text, "and {} more", output::counted(beyond, "damaged object", "damaged objects"));
         }
         if !context.global.quiet || report.damages > 0 {
-            let read = if args.read_data {
-                format!(", {} read and {} blobs hashed", output::size(report.read_bytes), output::count(report.blobs))
-            } else {
-                String::new()
-            };
-            let _ = writeln!(
-                text,
-                "{}, {}{read}: {}",
-                output::counted(report.snapshots, "snapshot", "snapshots"),
-                output::counted(report.packs, "pack", "packs"),
-                match report.damages {
-                    0 => "no damage".to_owned(),
-                    n => format!("{} damaged", output::counted(n, "object", "objects")),
-                }
-            );
-            if report.unnamed > 0 {
-                let why = match report.unindexed {
-                    true => "that no index object names: what the index lacks may lie there",
-                    false => "that no snapshot needs, left by interrupted runs",
-                };
-                let _ = writeln!(text, "{} {why}", output::counted(report.unnamed, "pack", "packs"));
-            }
-            if report.unused_slots > 0 {
-                let slots = output::counted(report.unused_slots, "slot", "slots");
-                let _ = writeln!(text, "{slots} that no key has, left by interrupted runs or put back");
-            }
-            for what in &report.unchecked {
-                let _ = writeln!(text, "not checked: {what}");
-            }
-            if report.frozen_packs > 0 {
-                frozen(&mut text, &report);
-            }
+            summary(&mut text, args, &report);
         }
         output::print(&text)?;
     }
     Ok(if report.damages > 0 { ExitCode::from(exit::DAMAGE) } else { ExitCode::SUCCESS })
 }
 
+fn with_key(context: &Context, args: &CheckArgs) -> Result<Report> {
+    let repo = context.open()?;
+    progress::heed_interrupts(&context.progress);
+    let portion = |part| Depth::Data(Portion { part, older_than: args.older_than });
+    let depth = args.read_data.map_or(Depth::Structure, portion);
+    let report = maintenance::check(&repo, depth, &*context.progress);
+    Ok(report?)
+}
+
+fn without_key(context: &Context, args: &CheckArgs) -> Result<Report> {
+    let store = context.store()?;
+    progress::heed_interrupts(&context.progress);
+    let part = args.read_data.unwrap_or(Part::All);
+    Ok(maintenance::check_store(&*store, part, &*context.progress)?)
+}
+
+fn document(report: &Report) -> serde_json::Value {
+    serde_json::json!({
+        "damages": report.damages, "damage": report.damage, "snapshots": report.snapshots, "packs": report.packs,
+        "pack_bytes": report.pack_bytes, "read_packs": report.read_packs,
+        "read_bytes": report.read_bytes, "blobs": report.blobs,
+        "never_verified": report.never_verified, "oldest_verified": report.oldest_verified.map(output::utc_time),
+        "unnamed_packs": report.unnamed, "unnamed": report.unnamed_packs,
+        "unused_slots": report.unused_slots,
+        "objects": report.objects, "stray_objects": report.stray_objects, "stray_bytes": report.stray_bytes,
+        "strays": report.strays,
+        "vouched": report.vouched, "unpublished": report.unpublished,
+        "unindexed": report.unindexed, "unchecked": report.unchecked,
+        "frozen": report.frozen, "frozen_packs": report.frozen_packs, "frozen_bytes": report.frozen_bytes,
+        "frames_on_frozen": report.on_frozen,
+    })
+}
+
+/// What was looked at, and what is to be told beside damage.
+fn summary(text: &mut String, args: &CheckArgs, report: &Report) {
+    let looked = if args.store_only {
+        let objects = output::counted(report.objects, "object", "objects");
+        format!("{objects}, {} packs of {} hashed", output::count(report.read_packs), output::count(report.packs))
+    } else {
+        let snapshots = output::counted(report.snapshots, "snapshot", "snapshots");
+        format!("{snapshots}, {}", output::counted(report.packs, "pack", "packs"))
+    };
+    let of = match report.read_bytes == report.pack_bytes {
+        true => String::new(),
+        false => format!(" of {}", output::size(report.pack_bytes)),
+    };
+    let read = match (args.store_only, args.read_data) {
+        (true, _) => format!(" ({}{of})", output::size(report.read_bytes)),
+        (false, Some(_)) => {
+            format!(", {}{of} read and {} blobs hashed", output::size(report.read_bytes), output::count(report.blobs))
+        }
+        (false, None) => String::new(),
+    };
+    let damaged = match report.damages {
+        0 => "no damage".to_owned(),
+        n => format!("{} damaged", output::counted(n, "object", "objects")),
+    };
+    let _ = writeln!(text, "{looked}{read}: {damaged}");
+    covered(text, args, report);
+    if report.unnamed > 0 {
+        let why = match report.unindexed {
+            true => "that no index object names: what the index lacks may lie there",
+            false => "that no snapshot needs, left by interrupted runs",
+        };
+        let _ = writeln!(text, "{} {why}", output::counted(report.unnamed, "pack", "packs"));
+    }
+    if report.unused_slots > 0 {
+        let slots = output::counted(report.unused_slots, "slot", "slots");
+        let _ = writeln!(text, "{slots} that no key has, left by interrupted runs or put back");
+    }
+    if report.stray_objects > 0 {
+        let objects = output::counted(report.stray_objects, "object", "objects");
+        let size = output::size(report.stray_bytes);
+        let _ = writeln!(text, "{objects} ({size}) below tenants/ that belong to no repository");
+        listed(text, &report.strays, report.stray_objects, ("object", "objects"));
+    }
+    if report.vouched > 0 {
+        let entries = output::counted(report.vouched, "pack of another key is", "packs of other keys are");
+        let _ = writeln!(text, "{entries} as they say: backups with every key may rely on them from now on");
+    }
+    if let Some(why) = &report.unpublished {
+        let _ = writeln!(text, "what was found could not be published: {}", output::escaped_text(why));
+    }
+    for what in &report.unchecked {
+        let _ = writeln!(text, "not checked: {what}");
+    }
+    if report.frozen_packs > 0 {
+        frozen(text, report);
+    }
+}
+
+/// When packs were last found whole, where not all of them were read.
+fn covered(text: &mut String, args: &CheckArgs, report: &Report) {
+    if args.store_only || args.read_data.is_none() || report.read_packs == report.packs {
+        return;
+    }
+    if report.never_verified > 0 {
+        let packs = output::counted(report.never_verified, "pack", "packs");
+        let _ = writeln!(text, "{packs} that no check on this machine has found whole yet");
+    }
+    if let Some(time) = report.oldest_verified {
+        let others = if report.never_verified > 0 { "of the others, " } else { "" };
+        let _ = writeln!(text, "{others}the oldest verification is of {}", output::local_time(time));
+    }
+}
+
+/// The first few names, and how many more there are.
+fn listed(text: &mut String, names: &[String], all: u64, (one, many): (&str, &str)) {
+    for name in names.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {}", output::escaped(name.as_bytes()));
+    }
+    let beyond = all.saturating_sub(SHOWN as u64);
+    if beyond > 0 {
+        let _ = writeln!(text, "  and {} more", output::counted(beyond, one, many));
+    }
+}
+
 /// What was not read since it must be thawed before.
 fn frozen(text: &mut String, report: &Report) {
     let packs = output::counted(report.frozen_packs, "pack", "packs");
     let _ = writeln!(text, "not checked: {packs} ({}) that must be thawed first", output::size(report.frozen_bytes));
-    for object in report.frozen.iter().take(FROZEN_SHOWN) {
-        let _ = writeln!(text, "  {}", output::escaped(object.as_bytes()));
-    }
-    let beyond = report.frozen_packs.saturating_sub(FROZEN_SHOWN as u64);
-    if beyond > 0 {
-        let _ = writeln!(text, "  and {} more", output::counted(beyond, "pack", "packs"));
-    }
+    listed(text, &report.frozen, report.frozen_packs, ("pack", "packs"));
     if report.on_frozen > 0 {
         let frames = output::counted(report.on_frozen, "frame", "frames");
         let _ = writeln!(text, "not checked: {frames} of other packs that rest on them");

@@ -1,5 +1,7 @@
-//! Quantities as options give them: times such as `90`, `5m` or `12h`, parts, sizes and rates such as `500k` or `10M`.
+//! Quantities as options give them: times such as `90`, `5m` or `12h`, sizes and rates such as `500k` or `10M`,
+//! and parts such as `5%`, `3/7` or `10G`.
 
+use crate::maintenance::Part;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -68,6 +70,38 @@ pub fn rate(text: &str) -> Result<Rate, String> {
         .ok_or_else(|| "give bytes per second, such as 500k or 10M; 0 for no bound".into())
 }
 
+/// A part of the packs: `5%` or `0.5%` of their bytes, `3/7` for the third of seven parts, or bytes.
+pub fn part(text: &str) -> Result<Part, String> {
+    let found = if let Some(percent) = text.strip_suffix('%') {
+        share(percent)
+    } else if let Some((nth, of)) = text.split_once('/') {
+        let (nth, of) = (plain(nth), plain(of));
+        nth.zip(of).filter(|(nth, of)| (1..=*of).contains(nth)).map(|(nth, of)| Part::Nth { nth, of })
+    } else {
+        let units = [("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
+        scaled(text, &units).filter(|bytes| *bytes > 0).map(Part::Bytes)
+    };
+    found.ok_or_else(|| "give a percentage (5%), the n-th of m parts (3/7), or bytes (500M, 10G)".into())
+}
+
+fn plain(digits: &str) -> Option<u64> {
+    scaled(digits, &[])
+}
+
+/// Up to 100, with at most two digits behind the point.
+fn share(percent: &str) -> Option<Part> {
+    let (whole, fraction) = percent.split_once('.').unwrap_or((percent, "0"));
+    if !(1..=2).contains(&fraction.len()) {
+        return None;
+    }
+    let fraction = plain(fraction)? * if fraction.len() == 1 { 10 } else { 1 };
+    let share = plain(whole)?.checked_mul(100)?.checked_add(fraction)?;
+    match u32::try_from(share).ok().filter(|share| (1..=10_000).contains(share))? {
+        10_000 => Some(Part::All),
+        share => Some(Part::Share(share)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +150,30 @@ mod tests {
         }
         for text in ["", "d", "30", "-1d", "1d2d", "1 d", "5s", "1é", "99999999999999999999d", "20000y"] {
             assert!(span(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts() {
+        for (text, expected) in [
+            ("5%", Part::Share(500)),
+            ("0.5%", Part::Share(50)),
+            ("0.05%", Part::Share(5)),
+            ("99.99%", Part::Share(9_999)),
+            ("100%", Part::All),
+            ("3/7", Part::Nth { nth: 3, of: 7 }),
+            ("1/1", Part::Nth { nth: 1, of: 1 }),
+            ("10G", Part::Bytes(10_000_000_000)),
+            ("2t", Part::Bytes(2_000_000_000_000)),
+            ("1", Part::Bytes(1)),
+        ] {
+            assert_eq!(part(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "", "%", "0%", "0.00%", "101%", "5.%", "5.001%", "-5%", "0/7", "8/7", "/7", "3/", "3/7/9", "0", "G",
+            "1.5G",
+        ] {
+            assert!(part(text).is_err(), "{text}");
         }
     }
 

@@ -34,7 +34,7 @@ pub enum ObjectType {
     Plan = 8,
     /// A snapshot that must not come to be, or is no more.
     Tombstone = 9,
-    /// Damage found by a check, and what it touches. Reserved: nothing writes it yet.
+    /// Packs that checks have found damaged.
     Damage = 10,
     /// A hold that keeps a snapshot from being forgotten.
     Hold = 11,

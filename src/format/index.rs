@@ -57,6 +57,37 @@ impl PackEntry {
     }
 }
 
+/// A pack's entries in one index object, which say what is so. Whoever could name packs alone would vouch for
+/// whatever somebody says of them later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vouched {
+    /// The index object.
+    pub index: IndexName,
+    /// The pack.
+    pub pack: PackName,
+}
+
+impl Vouched {
+    /// Bytes of it.
+    pub const LEN: usize = 64;
+
+    /// One name after the other.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..32].copy_from_slice(&self.index.0);
+        bytes[32..].copy_from_slice(&self.pack.0);
+        bytes
+    }
+
+    /// Reads it.
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let (mut index, mut pack) = ([0; 32], [0; 32]);
+        index.copy_from_slice(&bytes[..32]);
+        pack.copy_from_slice(&bytes[32..]);
+        Self { index: IndexName(index), pack: PackName(pack) }
+    }
+}
+
 /// The plaintext of an index object, before compression.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IndexObject {
@@ -64,8 +95,8 @@ pub struct IndexObject {
     pub packs: Vec<PackEntry>,
     /// Objects whose entries this one replaces; counts only if signed by a full key.
     pub supersedes: Vec<IndexName>,
-    /// Packs that a full key has hashed again and found to hold what their entries say.
-    pub vouched: Vec<PackName>,
+    /// Entries of other index objects that a full key has found true; counts only if signed by one.
+    pub vouched: Vec<Vouched>,
 }
 
 impl IndexObject {
@@ -85,7 +116,8 @@ impl IndexObject {
             r.list(1, &self.supersedes);
         }
         if !self.vouched.is_empty() {
-            r.list(2, &self.vouched);
+            let vouched: Vec<_> = self.vouched.iter().map(|vouched| vouched.to_bytes()).collect();
+            r.list(2, &vouched);
         }
         r.finish()
     }
@@ -100,7 +132,7 @@ impl IndexObject {
                 match key {
                     0 => object.packs.push(PackEntry::read(f.value())?),
                     1 => object.supersedes.push(IndexName(exact(f.value())?)),
-                    _ => object.vouched.push(PackName(exact(f.value())?)),
+                    _ => object.vouched.push(Vouched::from_bytes(&exact(f.value())?)),
                 }
             }
         }
@@ -152,7 +184,7 @@ mod tests {
                 .map(|n| PackEntry { name: PackName([n; 32]), size: 5000, directory: directory.clone() })
                 .collect(),
             supersedes: vec![IndexName([4; 32])],
-            vouched: vec![PackName([5; 32])],
+            vouched: vec![Vouched { index: IndexName([5; 32]), pack: PackName([6; 32]) }],
         }
     }
 
@@ -203,8 +235,9 @@ mod tests {
     fn lists_that_are_empty_are_left_out() {
         assert_eq!(IndexObject::default().encode(), [0xa1, 0, 0x80]);
         let bytes = IndexObject { packs: Vec::new(), ..object(0) }.encode();
-        let list = |key: u8, id: u8| [&[key, 0x81, 0x58, 32][..], &[id; 32]].concat();
-        assert_eq!(bytes, [vec![0xa3, 0, 0x80], list(1, 4), list(2, 5)].concat());
+        let superseded = [&[1, 0x81, 0x58, 32][..], &[4; 32]].concat();
+        let vouched = [&[2, 0x81, 0x58, 64][..], &[5; 32], &[6; 32]].concat();
+        assert_eq!(bytes, [vec![0xa3, 0, 0x80], superseded, vouched].concat());
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub const REPO: &str = "repo.json";
 /// Below this lie the tenants.
 pub const TENANTS: &str = "tenants";
 
+/// What the name of a record of damage begins with.
+const DAMAGE: &str = "damage.";
+
 /// The names of one tenant's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantNames(String);
@@ -100,9 +103,14 @@ impl TenantNames {
         self.at(&format!("sessions/{session}"))
     }
 
-    /// The folder of prune plans.
+    /// The folder of prune plans, and of records of damage.
     pub fn plans(&self) -> String {
         self.at("prune")
+    }
+
+    /// A record of damage. It lies among the plans: what full keys say, and every session heeds.
+    pub fn damage(&self, number: u64) -> String {
+        self.at(&format!("prune/damage.{number:08}"))
     }
 
     /// A prune plan.
@@ -154,6 +162,8 @@ pub enum Kind {
     Forgotten,
     /// A legal hold on a snapshot.
     Hold,
+    /// A record of damage.
+    Damage,
 }
 
 /// What lies under a name; `None` for one that no object can have.
@@ -175,9 +185,12 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         "index" => (names.index(&last.parse().ok()?), Kind::Index),
         "snapshots" => (names.snapshot(&last.parse().ok()?), Kind::Snapshot),
         "sessions" => (names.session(&last.parse().ok()?), Kind::Session),
-        "prune" => (names.plan(numbered(last)), Kind::Plan),
         "forgotten" => (names.forgotten(&last.parse().ok()?), Kind::Forgotten),
         "holds" => (names.hold(&last.parse().ok()?), Kind::Hold),
+        "prune" => match last.strip_prefix(DAMAGE) {
+            Some(number) => (names.damage(numbered(number)), Kind::Damage),
+            None => (names.plan(numbered(last)), Kind::Plan),
+        },
         _ => return None,
     };
     (expected == name).then_some(kind)
@@ -218,6 +231,7 @@ mod tests {
             (names.forgotten(&ForgottenId([0xcd; 16])), format!("forgotten/{short}")),
             (names.holds(), "holds".into()),
             (names.hold(&snapshot), format!("holds/{short}")),
+            (names.damage(7), "prune/damage.00000007".into()),
         ] {
             assert_eq!(name, format!("tenants/clinic/{expected}"));
             assert_eq!(Some(last_part(&name)), name.rsplit_once('/').map(|(_, last)| last));
@@ -240,6 +254,7 @@ mod tests {
             (names.plan(7), Kind::Plan),
             (names.forgotten(&ForgottenId([0xcd; 16])), Kind::Forgotten),
             (names.hold(&SnapshotId([0xcd; 16])), Kind::Hold),
+            (names.damage(7), Kind::Damage),
         ] {
             assert_eq!(kind_of(&name), Some(kind), "{name}");
             for near in [
@@ -259,6 +274,8 @@ mod tests {
             "tenants/../tenant",
             "tenants/clinic/keys/signers.1",
             "tenants/clinic/prune/7",
+            "tenants/clinic/prune/damage.7",
+            "tenants/clinic/prune/damage.damage.00000007",
         ] {
             assert_eq!(kind_of(none), None, "{none}");
         }

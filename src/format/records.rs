@@ -1,5 +1,5 @@
 //! The small records: the repository's own, a tenant's public one, a session,
-//! a prune plan, a tombstone.
+//! a prune plan, a record of damage, a tombstone.
 
 use super::FORMAT;
 use super::cbor::{Fields, Record, count, exact, finished};
@@ -192,6 +192,43 @@ impl Plan {
     }
 }
 
+/// Packs that a check has read and found damaged: all that are known to be, and not only what is new.
+/// Counts only if signed by a full key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DamageRecord {
+    /// Its number, also in the object's name: the greatest one counts.
+    pub number: u64,
+    /// The packs: no copy in them counts, so that what they held is stored again.
+    pub packs: Vec<PackName>,
+}
+
+impl DamageRecord {
+    /// The record: 0 number, 1 packs.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.u64(0, self.number).list(1, &self.packs);
+        r.finish()
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut record = Self::default();
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while let Some(key) = f.next(&[0, 1])? {
+            match key {
+                0 => record.number = f.value().u64()?,
+                _ => {
+                    for _ in 0..f.count(limits::DAMAGE_PACKS_MAX)? {
+                        record.packs.push(PackName(exact(f.value())?));
+                    }
+                }
+            }
+        }
+        finished(&f.end())?;
+        Ok(record)
+    }
+}
+
 /// Stands where a snapshot was forgotten or must not come to be. Counts only if signed by a full key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tombstone {
@@ -302,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_damage_comes_back_and_is_bounded() {
+        let record = DamageRecord { number: 7, packs: vec![PackName([1; 32]), PackName([2; 32])] };
+        let bytes = record.encode();
+        assert_eq!(DamageRecord::decode(&bytes).unwrap(), record);
+        for at in 0..bytes.len() {
+            assert!(DamageRecord::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        let none = |n: usize| DamageRecord { number: 1, packs: vec![PackName([1; 32]); n] }.encode();
+        assert!(DamageRecord::decode(&none(limits::DAMAGE_PACKS_MAX)).is_ok());
+        assert!(DamageRecord::decode(&none(limits::DAMAGE_PACKS_MAX + 1)).is_err());
+    }
+
+    #[test]
     fn texts_end_at_their_bound() {
         for (len, good) in [(4096, true), (4097, false)] {
             let session = SessionRecord { host: "h".repeat(len), ..session() };
@@ -324,7 +374,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = RepoRecord::decode(&bytes, "repo.json");
-            let _ = (SessionRecord::decode(&bytes), Plan::decode(&bytes));
+            let _ = (SessionRecord::decode(&bytes), Plan::decode(&bytes), DamageRecord::decode(&bytes));
             let _ = (TenantRecord::decode(&bytes), Tombstone::decode(&bytes));
         }
 

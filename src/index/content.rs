@@ -7,8 +7,8 @@ use super::loaded::{BlobCopy, Group, GroupNumber, PackMap, Wanted};
 use super::map::{Entry, Live, Map};
 use super::rows::{GroupRow, ObjectRow, PackRow, group_of};
 use crate::error::Result;
-use crate::format::index::{IndexObject, PackEntry};
-use crate::id::{IndexName, PackName, SignerId};
+use crate::format::index::{IndexObject, PackEntry, Vouched};
+use crate::id::{IndexName, SignerId};
 use crate::index::{EntryNumber, KnownObject, KnownPack};
 use crate::limits;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -136,31 +136,31 @@ impl Db {
         let moment = self.connection.unchecked_transaction()?;
         let mut objects = HashMap::new();
         self.each_object(|row| {
-            objects.insert(row.no, (row.signer, row.packs));
+            objects.insert(row.no, (row.name, row.signer, row.packs));
             Ok(())
         })?;
         let mut found = Vec::new();
         self.each_pack(|pack| {
-            let Some((signer, left)) = objects.get_mut(&pack.object) else {
+            let Some((object, signer, left)) = objects.get_mut(&pack.object) else {
                 return Err(Fault::damaged("a pack's row without its object"));
             };
             *left -= 1;
             let size = pack.size.unsigned_abs();
-            found.push(KnownPack { number: pack.no, name: pack.name, size, signer: *signer });
+            found.push(KnownPack { number: pack.no, object: *object, name: pack.name, size, signer: *signer });
             Ok(())
         })?;
-        if objects.values().any(|(_, left)| *left != 0) {
+        if objects.values().any(|(_, _, left)| *left != 0) {
             return Err(Fault::damaged("rows of packs are gone"));
         }
         moment.commit()?;
         Ok(found)
     }
 
-    pub(super) fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>, Fault> {
+    pub(super) fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<Vouched>, Fault> {
         let mut found = HashSet::new();
         self.each_object(|row| {
             if by.contains(&row.signer) {
-                found.extend(row.said()?.0.iter().map(|name| PackName(*name)));
+                found.extend(row.said()?.0.iter().map(Vouched::from_bytes));
             }
             Ok(())
         })?;

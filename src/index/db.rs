@@ -27,7 +27,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 const FILE: &str = "index.db";
 /// Stands beside a file that was found damaged while others may have had it open.
 const MARK: &str = "index.damaged";
@@ -47,7 +47,7 @@ const SCHEMA: &str = "
         bytes INTEGER NOT NULL, sum BLOB NOT NULL);
     CREATE TABLE filters(run INTEGER PRIMARY KEY, filter BLOB NOT NULL);
     CREATE TABLE blobs(no INTEGER PRIMARY KEY, block BLOB NOT NULL);
-    PRAGMA user_version = 6;";
+    PRAGMA user_version = 7;";
 /// Numbers of entries that were not in a damaged file, or not to be read there, begin here: no
 /// number may ever stand for two entries while a process remembers one.
 const RENEWED: EntryNumber = 1 << 40;

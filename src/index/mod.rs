@@ -21,7 +21,7 @@ pub use fault::is_damage;
 pub use loaded::{BlobCopy, PackMap, Place};
 
 use crate::error::{Error, Result};
-use crate::format::index::{IndexObject, PackEntry};
+use crate::format::index::{IndexObject, PackEntry, Vouched};
 use crate::id::{BaseId, BlobId, IndexName, PackName, SignerId};
 use crate::limits;
 use db::Db;
@@ -51,12 +51,21 @@ pub struct KnownObject {
 pub struct KnownPack {
     /// The entry.
     pub number: EntryNumber,
+    /// The index object that brought it.
+    pub object: IndexName,
     /// The pack.
     pub name: PackName,
     /// Its size in bytes.
     pub size: u64,
     /// Who signed the entry.
     pub signer: SignerId,
+}
+
+impl KnownPack {
+    /// What vouches for it.
+    pub fn vouched(&self) -> Vouched {
+        Vouched { index: self.object, pack: self.name }
+    }
 }
 
 /// Frames that a thread met last; most blobs of a stream lie where the one before lay, or behind it.
@@ -256,11 +265,11 @@ impl Index {
         })
     }
 
-    /// Packs that the given signers vouch for.
+    /// Entries that the given signers vouch for.
     ///
     /// # Errors
     /// See [`Index::objects`].
-    pub fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<PackName>> {
+    pub fn vouched(&self, by: &HashSet<SignerId>) -> Result<HashSet<Vouched>> {
         self.ask(|db| db.vouched(by))
     }
 

@@ -6,7 +6,7 @@ use super::closing::sum;
 use super::fault::Fault;
 use super::loaded::{Group, GroupNumber, Head};
 use crate::error::{Malformed, Result};
-use crate::format::index::{IndexObject, PackEntry};
+use crate::format::index::{IndexObject, PackEntry, Vouched};
 use crate::format::pack::{BlobKind, Codec, Frame, Shape, StorageClass};
 use crate::id::{BaseId, BlobId, IndexName, PackName, SignerId};
 use crate::index::EntryNumber;
@@ -31,7 +31,7 @@ impl ObjectRow {
 
     pub(super) fn new(no: i64, name: IndexName, signer: SignerId, object: &IndexObject) -> Self {
         let mut said = (object.vouched.len() as u64).to_le_bytes().to_vec();
-        said.extend(object.vouched.iter().flat_map(|name| name.0));
+        said.extend(object.vouched.iter().flat_map(|vouched| vouched.to_bytes()));
         said.extend(object.supersedes.iter().flat_map(|name| name.0));
         Self { no, name, signer, packs: object.packs.len() as i64, said }
     }
@@ -61,12 +61,14 @@ impl ObjectRow {
     }
 
     /// What the object vouches for, and what it supersedes.
-    pub(super) fn said(&self) -> Result<(&[Name], &[Name]), Fault> {
+    pub(super) fn said(&self) -> Result<(&[[u8; Vouched::LEN]], &[Name]), Fault> {
         let cut = || Fault::damaged("an object's row cut short");
         let (count, rest) = self.said.split_first_chunk::<8>().ok_or_else(cut)?;
         let count = usize::try_from(u64::from_le_bytes(*count)).map_err(|_| cut())?;
-        let (names, []) = rest.as_chunks::<32>() else { return Err(cut()) };
-        names.split_at_checked(count).ok_or_else(cut)
+        let (vouched, rest) =
+            count.checked_mul(Vouched::LEN).and_then(|len| rest.split_at_checked(len)).ok_or_else(cut)?;
+        let (superseded, []) = rest.as_chunks() else { return Err(cut()) };
+        Ok((vouched.as_chunks().0, superseded))
     }
 }
 

@@ -26,11 +26,12 @@ fn pack(name: u8, blobs: std::ops::Range<u32>) -> PackEntry {
 }
 
 fn object(packs: Vec<PackEntry>) -> IndexObject {
-    IndexObject { packs, supersedes: Vec::new(), vouched: vec![PackName([7; 32])] }
+    IndexObject { packs, supersedes: Vec::new(), vouched: vec![VOUCHED] }
 }
 
 const A: IndexName = IndexName([1; 32]);
 const B: IndexName = IndexName([2; 32]);
+const VOUCHED: Vouched = Vouched { index: IndexName([6; 32]), pack: PackName([7; 32]) };
 const SIGNER: SignerId = SignerId([3; 32]);
 
 #[test]
@@ -74,7 +75,7 @@ fn vouching_counts_by_signer() {
     let index = Index::in_memory().unwrap();
     index.add(&A, &SIGNER, &object(vec![pack(1, 0..10)])).unwrap();
     assert!(index.vouched(&HashSet::from([SignerId([9; 32])])).unwrap().is_empty());
-    assert!(index.vouched(&HashSet::from([SIGNER])).unwrap().contains(&PackName([7; 32])));
+    assert!(index.vouched(&HashSet::from([SIGNER])).unwrap().contains(&VOUCHED));
 }
 
 #[test]
@@ -228,7 +229,7 @@ fn a_row_that_says_something_else_is_never_believed() {
         assert_eq!(names(copies(&index, 55)), names(at), "{sql}");
         assert_eq!(names(copies(&index, 120)), [2], "{sql}");
         assert_eq!(index.objects().unwrap().len(), known.len(), "{sql}");
-        assert!(index.vouched(&vouched).unwrap().contains(&PackName([7; 32])), "{sql}");
+        assert!(index.vouched(&vouched).unwrap().contains(&VOUCHED), "{sql}");
         let told = objects.told();
         assert!(told.len() == 1 && told[0].starts_with("Damaged"), "{sql}: {told:?}");
         drop(index);

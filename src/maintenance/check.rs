@@ -1,27 +1,31 @@
 //! Checking a repository: that every object is what was written, that every
 //! snapshot's trees are whole, that every blob has a copy, and, if asked, that
-//! every stored byte opens, decodes and hashes to its id. Writes nothing.
+//! every stored byte opens, decodes and hashes to its id. Writes nothing but, with
+//! a full key and after it has read packs, what it has found: which of them are
+//! damaged, and which of others' entries are true.
 //!
 //! Damage is found and told, not stumbled over: one lost object never hides
 //! what else is lost, and for each the snapshots and paths that need it are
 //! named.
 
-use super::packs::{self, Job, Problem};
+use super::packs::{self, Job, PackResult, Problem};
+use super::part::Portion;
 use super::report::{Damage, PATHS_MAX, Report, object_of};
 use super::sound::Sound;
 use crate::error::{Error, Result};
 use crate::format::content::Content;
 use crate::format::header::{self, Header, ObjectType};
+use crate::format::index::Vouched;
 use crate::format::node::{Kind, Node};
 use crate::format::pack::BlobKind;
 use crate::id::{BlobId, IndexName, PackName, SignerId, SnapshotId};
 use crate::index::{BlobCopy, EntryNumber};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::{Gone, Repository};
+use crate::repo::{Gone, Repository, Thoroughness};
 use crate::snapshot::{self, Folder, distinct_leaves};
 use crate::source::files::Trail;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +36,8 @@ pub enum Depth {
     Structure,
     /// The same, and every byte of every pack.
     AllData,
+    /// The same, of some packs.
+    Data(Portion),
 }
 
 struct Check<'r> {
@@ -42,6 +48,12 @@ struct Check<'r> {
     sound: Sound,
     /// Who signed each entry.
     signers: HashMap<EntryNumber, SignerId>,
+    /// For each entry that others' backups cannot rely on yet, what would vouch for it.
+    unvouched: HashMap<EntryNumber, Vouched>,
+    /// Packs that an earlier check has found damaged, with their entries, and this one has not read.
+    recorded: BTreeMap<PackName, Vec<EntryNumber>>,
+    /// The packs that the index names.
+    named: HashSet<PackName>,
     /// What to call at fault for a blob that no index object names.
     index: String,
 }
@@ -57,14 +69,21 @@ pub fn check(repo: &Repository, depth: Depth, monitor: &dyn Monitor) -> Result<R
         report: Report::default(),
         sound: Sound::default(),
         signers: HashMap::new(),
+        unvouched: HashMap::new(),
+        recorded: BTreeMap::new(),
+        named: HashSet::new(),
         index: repo.names().indexes(),
     };
     check.keys()?;
     check.index()?;
     let jobs = check.packs()?;
     match depth {
-        Depth::AllData => check.data(&jobs)?,
+        Depth::AllData => check.data(jobs, Portion::ALL)?,
+        Depth::Data(portion) => check.data(jobs, portion)?,
         Depth::Structure => check.report.unchecked.push("the bytes of packs: --read-data reads them"),
+    }
+    for (name, entries) in std::mem::take(&mut check.recorded) {
+        check.damaged_pack(&name, "a check has found it damaged: --read-data tells what is lost", &entries);
     }
     if repo.private_key().is_ok() {
         check.snapshots()?;
@@ -158,7 +177,14 @@ impl Check<'_> {
         let mut known = self.repo.index().packs()?;
         let mut listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
         self.report.packs = listed.len() as u64;
+        self.report.pack_bytes = listed.values().sum();
         self.signers = known.iter().map(|p| (p.number, p.signer)).collect();
+        let vouched = self.repo.vouched()?;
+        let unvouched = known.iter().filter(|p| !self.repo.is_full(&p.signer) && !vouched.contains(&p.vouched()));
+        self.unvouched = unvouched.map(|p| (p.number, p.vouched())).collect();
+        self.named = known.iter().map(|p| p.name).collect();
+        let damage = self.repo.known_damage()?;
+        damage.problems.iter().for_each(|problem| self.note(problem));
         known.sort_by_key(|p| (p.name, p.size, p.number));
         let mut jobs: Vec<Job> = Vec::new();
         for same in known.chunk_by(|a, b| (a.name, a.size) == (b.name, b.size)) {
@@ -166,6 +192,9 @@ impl Check<'_> {
             let entries: Vec<EntryNumber> = same.iter().map(|p| p.number).collect();
             let why = match listed.get(&pack.name) {
                 Some(size) if *size == pack.size => {
+                    if damage.packs.contains(&pack.name) {
+                        self.recorded.insert(pack.name, entries.clone());
+                    }
                     jobs.push(Job { name: pack.name, size: pack.size, entries });
                     continue;
                 }
@@ -179,6 +208,10 @@ impl Check<'_> {
             listed.remove(&pack.name);
         }
         self.report.unnamed = listed.len() as u64;
+        let mut unnamed: Vec<&PackName> = listed.keys().collect();
+        unnamed.sort_unstable();
+        let first = unnamed.into_iter().take(limits::REPORT_MAX);
+        self.report.unnamed_packs = first.map(|name| self.repo.names().pack(name)).collect();
         jobs.extend(listed.into_iter().map(|(name, size)| Job { name, size, entries: Vec::new() }));
         Ok(jobs)
     }
@@ -197,14 +230,60 @@ impl Check<'_> {
         Some(damage)
     }
 
-    /// Reads every byte of every pack; with a full key also opens, decodes and hashes every blob.
-    fn data(&mut self, jobs: &[Job]) -> Result<()> {
+    /// Reads every byte of some packs; with a full key also opens, decodes and hashes every blob.
+    fn data(&mut self, jobs: Vec<Job>, portion: Portion) -> Result<()> {
+        let now = u64::try_from(self.repo.clock().now().seconds).unwrap_or(0);
+        let thoroughness = match self.repo.private_key() {
+            Ok(_) => Thoroughness::Content,
+            Err(_) => {
+                self.report.unchecked.push("what is inside packs: a writer key cannot open them");
+                Thoroughness::Bytes
+            }
+        };
+        let mut known = self.repo.local().verified(thoroughness, now);
+        let there: Vec<PackName> = jobs.iter().map(|job| job.name).collect();
+        let jobs = portion.choose(jobs, &known, now);
         self.phase("data", Some(jobs.iter().map(|job| job.size).sum()))?;
-        if self.repo.private_key().is_err() {
-            self.report.unchecked.push("what is inside packs: a writer key cannot open them");
-        }
-        let mut found = packs::read_all(self.repo, jobs, self.monitor)?;
+        let mut found = packs::read_all(self.repo, &jobs, self.monitor)?;
         found.sort_by_key(|result| result.name);
+        for result in &found {
+            known.note(&result.name, now, result.is_whole());
+        }
+        self.repo.local().keep_verified(thoroughness, &known, there.iter(), now);
+        self.report.covered(&known, &there);
+        for result in found.iter().filter(|result| !result.is_frozen) {
+            self.recorded.remove(&result.name);
+        }
+        if thoroughness == Thoroughness::Content && self.repo.writable().is_ok() {
+            self.publish(&found);
+        }
+        self.read(&jobs, found);
+        Ok(())
+    }
+
+    /// Publishes what was found, for backups to heed. One who may not write has found it all the same.
+    fn publish(&mut self, found: &[PackResult]) {
+        let named = &self.named;
+        let sound: HashSet<&PackName> = found.iter().filter(|r| r.is_sound()).map(|r| &r.name).collect();
+        let damaged: Vec<PackName> = found.iter().filter(|r| r.is_damaged()).map(|r| r.name).collect();
+        let change = |packs: &mut BTreeSet<PackName>| {
+            // What the index does not name nobody relies on.
+            packs.retain(|name| named.contains(name));
+            packs.retain(|name| !sound.contains(name));
+            packs.extend(&damaged);
+        };
+        let vouched: Vec<Vouched> =
+            found.iter().flat_map(PackResult::true_entries).filter_map(|e| self.unvouched.get(&e).copied()).collect();
+        let vouched: Vec<Vouched> = vouched.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let published = self.repo.publish_damage(change).and_then(|_| self.repo.vouch(&vouched));
+        match published {
+            Ok(()) => self.report.vouched = vouched.len() as u64,
+            Err(e) => self.report.unpublished = Some(e.to_string()),
+        }
+    }
+
+    /// Notes what reading packs has found.
+    fn read(&mut self, jobs: &[Job], found: Vec<PackResult>) {
         let sizes: HashMap<PackName, u64> = jobs.iter().map(|job| (job.name, job.size)).collect();
         for result in found {
             if result.is_frozen {
@@ -212,6 +291,7 @@ impl Check<'_> {
                 self.report.froze(self.repo.names().pack(&result.name), size);
             }
             self.report.on_frozen += result.on_frozen;
+            self.report.read_packs += u64::from(!result.is_frozen);
             self.report.read_bytes += result.bytes;
             self.report.blobs += result.blobs;
             let bad = result.bad_frames.values().map(HashSet::len).max().unwrap_or(0);
@@ -226,7 +306,6 @@ impl Check<'_> {
             self.sound.bad_frames.extend(result.bad_frames);
             self.sound.resting.extend(result.resting);
         }
-        Ok(())
     }
 
     /// Without the private key: that snapshots' objects are whole.

@@ -2,14 +2,19 @@
 //! snapshots, and deleting what no snapshot needs.
 
 mod check;
+mod cores;
 mod forget;
 mod packs;
+mod part;
 pub mod prune;
 mod report;
 mod sound;
 mod stats;
+mod store_only;
 
 pub use check::{Depth, check};
 pub use forget::{Choice, Common, Group, GroupBy, choose, dropped, forget};
+pub use part::{Part, Portion};
 pub use report::{Damage, Needed, Report};
 pub use stats::{Frames, Stats, Sums, stats};
+pub use store_only::check_store;

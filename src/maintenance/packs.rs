@@ -3,9 +3,9 @@
 //! and hashes to its ids. Frames are read by a plan, each once, so that bases are
 //! there when what rests on them comes.
 
+use super::cores;
 use super::report::object_of;
 use super::sound::FrameName;
-use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::header::{self, HASH_LEN};
 use crate::format::pack::{FRAMES_AT, Frame};
@@ -15,10 +15,8 @@ use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{PackKey, WholePack};
 use crate::repo::{FrameNumber, Planned, Reading, Repository, Trust};
-use crossbeam_channel::{Receiver, bounded};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 /// A pack to be read.
 pub(super) struct Job {
@@ -76,6 +74,44 @@ impl PackResult {
         Ok(())
     }
 
+    /// True if all of it was read, as far as it can be without the frames that its own rest on.
+    fn is_read(&self) -> bool {
+        !self.is_frozen && self.on_frozen == 0
+    }
+
+    /// True if something is wrong with the pack itself, whatever is said of it.
+    fn is_broken(&self) -> bool {
+        self.problems.iter().any(|problem| problem.entry.is_none())
+    }
+
+    /// The entries of which everything was found to be true.
+    pub fn true_entries(&self) -> impl Iterator<Item = EntryNumber> {
+        let all = self.is_read() && !self.is_broken() && self.can_open;
+        let is_true = move |entry: &EntryNumber| {
+            let rests = self.resting.keys().any(|(of, _)| of == entry);
+            all && !rests && !self.bad_frames.contains_key(entry)
+        };
+        self.entries.iter().copied().filter(is_true)
+    }
+
+    /// True if it was read, and all in it is as somebody says, with what it rests on.
+    pub fn is_whole(&self) -> bool {
+        let opened = self.entries.is_empty() || !self.can_open || self.true_entries().next().is_some();
+        self.is_read() && !self.is_broken() && opened
+    }
+
+    /// True if it is not what was written, or holds nothing of what anybody says. What its frames rest on is
+    /// another's damage; and one false entry makes no pack damaged of which there is a true one.
+    pub fn is_damaged(&self) -> bool {
+        let all_bad = self.entries.iter().all(|entry| self.bad_frames.contains_key(entry));
+        !self.entries.is_empty() && (self.is_broken() || all_bad)
+    }
+
+    /// True if it was read and is as it was written.
+    pub fn is_sound(&self) -> bool {
+        self.is_read() && !self.is_broken() && !self.is_damaged()
+    }
+
     /// Nothing in it can be relied on.
     fn all_bad(&mut self, maps: &[Arc<PackMap>]) {
         let all = |map: &Arc<PackMap>| (map.number, (0..map.frames().len() as u32).collect());
@@ -105,45 +141,12 @@ pub(super) fn read_all(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -
 }
 
 fn whole_packs(repo: &Repository, jobs: &[Job], monitor: &dyn Monitor) -> Result<Vec<PackResult>> {
-    let threads = thread::available_parallelism().map_or(2, usize::from);
-    let found = Mutex::new(Vec::with_capacity(jobs.len()));
-    thread::scope(|scope| {
-        let (tx, rx) = bounded::<&Job>(1);
-        let mut workers = Vec::new();
-        for _ in 0..threads {
-            let (rx, found) = (rx.clone(), &found);
-            workers.push(scope.spawn(move || stack::wiped(|| read_packs(repo, monitor, &rx, found))));
-        }
-        drop(rx);
-        for job in jobs {
-            if monitor.cancelled() || tx.send(job).is_err() {
-                break;
-            }
-        }
-        drop(tx);
-        workers
-            .into_iter()
-            .try_for_each(|w| w.join().unwrap_or_else(|_| Err(Error::Invalid("a checking thread panicked".into()))))
-    })?;
-    if monitor.cancelled() {
-        return Err(Error::Interrupted);
-    }
-    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn read_packs(
-    repo: &Repository,
-    monitor: &dyn Monitor,
-    jobs: &Receiver<&Job>,
-    found: &Mutex<Vec<PackResult>>,
-) -> Result<()> {
-    for job in jobs {
+    cores::on_all(jobs, monitor, |job| {
         let result = read_pack(repo, job)?;
         // What is in frames is told once they are read.
         monitor.event(Event::Bytes(if result.can_open { FRAMES_AT } else { job.size }));
-        found.lock().unwrap_or_else(PoisonError::into_inner).push(result);
-    }
-    Ok(())
+        Ok(result)
+    })
 }
 
 /// That the bytes are those which were hashed when the pack was named.

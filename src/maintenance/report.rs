@@ -1,9 +1,11 @@
 //! What a check has found: each object once, with what is wrong with it and
 //! what rests on it. Bounded, however much is damaged.
 
+use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::id::{BlobId, SnapshotId};
+use crate::id::{BlobId, PackName, SnapshotId};
 use crate::limits;
+use crate::repo::Verified;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Paths named for one damaged object in one snapshot.
@@ -62,6 +64,14 @@ pub struct Report {
     pub snapshots: u64,
     /// Packs in the store.
     pub packs: u64,
+    /// Bytes of all packs in the store.
+    pub pack_bytes: u64,
+    /// Packs that were read and hashed.
+    pub read_packs: u64,
+    /// Packs, where any were to be read, that no check on this machine ever found whole.
+    pub never_verified: u64,
+    /// Of the others, the one that was found whole longest ago.
+    pub oldest_verified: Option<Timestamp>,
     /// Bytes of packs that were read and hashed.
     pub read_bytes: u64,
     /// Blobs that were decoded and hashed.
@@ -78,10 +88,24 @@ pub struct Report {
     /// Packs that no index object names: left by interrupted backups, and harmless unless the index lacks
     /// something.
     pub unnamed: u64,
+    /// The first `limits::REPORT_MAX` of them.
+    pub unnamed_packs: Vec<String>,
+    /// Objects that were looked at by their names, where that was all that could be.
+    pub objects: u64,
+    /// What lies in the store, and is none of a repository's objects: the first `limits::REPORT_MAX`.
+    pub strays: Vec<String>,
+    /// Such in all.
+    pub stray_objects: u64,
+    /// Their bytes.
+    pub stray_bytes: u64,
     /// Slots that no key has: left by an interruption, or put back. They open nothing.
     pub unused_slots: u64,
     /// Blobs are needed that no index object names: they may lie in unnamed packs.
     pub unindexed: bool,
+    /// Entries of other keys that this check has found true, and said so: backups may rely on them.
+    pub vouched: u64,
+    /// Why what was found could not be published; `None` if it could, or there was nothing to say.
+    pub unpublished: Option<String>,
     /// What was not checked, since nobody asked for it or the key does not allow it.
     pub unchecked: Vec<&'static str>,
     /// Where each damaged object stands in `damage`; `None` for those beyond its bound.
@@ -113,6 +137,28 @@ impl Report {
             }
         }
         Some(damage)
+    }
+
+    /// Notes when the packs in the store were last found whole.
+    pub(super) fn covered(&mut self, known: &Verified, there: &[PackName]) {
+        for name in there {
+            let verified = known.of(name).verified;
+            if verified == 0 {
+                self.never_verified += 1;
+                continue;
+            }
+            let time = Timestamp { seconds: i64::try_from(verified).unwrap_or(i64::MAX), nanos: 0 };
+            self.oldest_verified = Some(self.oldest_verified.map_or(time, |oldest| oldest.min(time)));
+        }
+    }
+
+    /// Notes what lies in the store and should not.
+    pub(super) fn strayed(&mut self, object: &str, size: u64) {
+        self.stray_objects += 1;
+        self.stray_bytes += size;
+        if self.strays.len() < limits::REPORT_MAX {
+            self.strays.push(object.to_owned());
+        }
     }
 
     /// Notes that a pack of so many bytes must be thawed before it can be read.

@@ -10,6 +10,6 @@ pub fn lasting(name: &str) -> Lasting {
         Some(Kind::Repo | Kind::Tenant) => Lasting::Unseen,
         Some(Kind::Key | Kind::Snapshot | Kind::Forgotten) => Lasting::Listed,
         Some(Kind::Pack) => Lasting::Part,
-        Some(Kind::Index | Kind::Session | Kind::Plan | Kind::Hold) | None => Lasting::No,
+        Some(Kind::Index | Kind::Session | Kind::Plan | Kind::Damage | Kind::Hold) | None => Lasting::No,
     }
 }

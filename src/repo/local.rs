@@ -152,6 +152,11 @@ impl LocalFolder {
         seen.is_some_and(|seen| seen.verifying == verifying.to_string() && seen.signers > signers)
     }
 
+    /// Whose state it is.
+    pub(super) fn ids(&self) -> (&RepositoryId, &TenantId) {
+        (&self.repository, &self.tenant)
+    }
+
     /// The folder, if anything is kept.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()

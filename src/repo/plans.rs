@@ -14,6 +14,7 @@ use crate::format::names::last_part;
 use crate::format::records::{Plan, SessionRecord, Tombstone};
 use crate::id::SnapshotId;
 use crate::limits;
+use crate::store::Listed;
 
 /// The plans of a tenant.
 #[derive(Debug, Default)]
@@ -58,8 +59,12 @@ impl Repository {
     /// # Errors
     /// The store's.
     pub fn plans(&self) -> Result<Plans> {
-        let listed = self.store.list(&self.names.plans())?;
-        let numbered = |o: &crate::store::Listed| {
+        self.plans_among(&self.store.list(&self.names.plans())?)
+    }
+
+    /// The same, from a listing of their folder.
+    pub(super) fn plans_among(&self, listed: &[Listed]) -> Result<Plans> {
+        let numbered = |o: &Listed| {
             let number = last_part(&o.name).parse::<u64>().ok()?;
             (self.names.plan(number) == o.name).then_some(number)
         };

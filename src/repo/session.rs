@@ -4,7 +4,7 @@
 //!    plans listed, and the newest in force is noted in the session's object.
 //! 2. Only then is the index read, and after it the packs are listed.
 //! 3. A copy counts only if a key that may vouch for it did, its pack is listed,
-//!    and no plan in force condemns the pack.
+//!    no check has found the pack damaged, and no plan in force condemns it.
 //! 4. Packs, then index objects, then the snapshot: creating it is the commit.
 //!
 //! A prune that gives the session up creates the snapshot's name itself, so
@@ -23,7 +23,8 @@ use crate::format::records::{Plan, SessionRecord};
 use crate::id::{PackName, SnapshotId};
 use crate::index::{BlobCopy, EntryNumber, Index, KnownPack};
 use crate::limits;
-use std::collections::{HashMap, HashSet};
+use crate::store::Listed;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ pub struct Counting {
     plan: Option<Plan>,
     /// A plan is in force that cannot be read: nothing that was there before counts.
     distrust: bool,
-    /// Packs that counted entries name, and the store does not list with the size that they had.
+    /// Packs that counted entries name, and the store does not list with the size that they had, or a check
+    /// has found damaged.
     missing: HashSet<PackName>,
 }
 
@@ -112,7 +114,8 @@ impl Counting {
         seen && !self.distrust && self.missing.is_empty()
     }
 
-    /// Packs that the index names, and the store does not list with the size that they had.
+    /// Packs that the index names, and the store does not list with the size that they had, or a check has
+    /// found damaged.
     pub fn missing(&self) -> &HashSet<PackName> {
         &self.missing
     }
@@ -188,7 +191,8 @@ impl<'r> Session<'r> {
     }
 
     fn settle(&mut self) -> Result<()> {
-        self.counting.plan = self.plan_in_force()?;
+        let full_keys_said = self.repo.store.list(&self.repo.names.plans())?;
+        self.counting.plan = self.plan_in_force(&full_keys_said)?;
         if let Some(plan) = &self.counting.plan {
             let bytes = {
                 let mut record = self.lock();
@@ -197,7 +201,9 @@ impl<'r> Session<'r> {
             };
             self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
         }
+        let damage = self.repo.damage_among(&full_keys_said)?;
         let mut problems = self.repo.sync_index()?;
+        problems.extend(damage.problems);
         // Where a newer program has written, an older one should write no more.
         if let Some(newer) = problems.iter().position(|e| matches!(e, Error::Newer { .. })) {
             return Err(problems.swap_remove(newer));
@@ -207,19 +213,25 @@ impl<'r> Session<'r> {
         // does not have.
         let known = self.repo.index.packs()?;
         let listed: HashMap<PackName, u64> = self.repo.list_packs()?.into_iter().collect();
-        self.count(known, &listed)
+        self.count(known, &listed, &damage.packs)
     }
 
-    fn count(&mut self, known: Vec<KnownPack>, listed: &HashMap<PackName, u64>) -> Result<()> {
+    fn count(
+        &mut self,
+        known: Vec<KnownPack>,
+        listed: &HashMap<PackName, u64>,
+        damaged: &BTreeSet<PackName>,
+    ) -> Result<()> {
         let repo = self.repo;
         let vouched = repo.index.vouched(&repo.full_signers())?;
         let condemned: HashSet<PackName> =
             self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect();
         let mut counted = Vec::new();
         for pack in known {
-            let word = pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.name);
+            let word =
+                pack.signer == repo.signing.id() || repo.is_full(&pack.signer) || vouched.contains(&pack.vouched());
             // One that was cut short is as good as lost.
-            let there = listed.get(&pack.name) == Some(&pack.size);
+            let there = listed.get(&pack.name) == Some(&pack.size) && !damaged.contains(&pack.name);
             if word && !there {
                 self.counting.missing.insert(pack.name);
             }
@@ -228,22 +240,24 @@ impl<'r> Session<'r> {
             }
         }
         self.counting.accept(counted);
-        if let Some(first) = self.counting.missing.iter().min() {
+        let (found, missing): (Vec<_>, Vec<_>) =
+            self.counting.missing.iter().partition(|name| damaged.contains(name));
+        for (packs, what) in [(missing, "missing or cut short"), (found, "damaged, as a check has found")] {
+            let Some(first) = packs.iter().min() else { continue };
             let first = repo.names().pack(first);
-            let (what, verb) = match self.counting.missing.len() {
+            let (which, verb) = match packs.len() {
                 1 => (first, "is"),
                 n => (format!("{first} and {} more", n - 1), "are"),
             };
-            self.warnings.push(format!(
-                "{what} {verb} missing or cut short; everything is read again, and what was lost is stored again"
-            ));
+            self.warnings
+                .push(format!("{which} {verb} {what}; everything is read again, and what was lost is stored again"));
         }
         Ok(())
     }
 
     /// The plan in force, if any. One that anybody but a full key wrote above it hides it from nobody.
-    fn plan_in_force(&mut self) -> Result<Option<Plan>> {
-        let plans = self.repo.plans()?;
+    fn plan_in_force(&mut self, listed: &[Listed]) -> Result<Option<Plan>> {
+        let plans = self.repo.plans_among(listed)?;
         let strange =
             plans.strange.iter().map(|name| format!("{name} was not signed by a full key: it does not count"));
         self.warnings.extend(strange);

@@ -22,6 +22,10 @@ pub(super) const NAME: &str = "name-";
 pub(super) const PROVEN: &str = "proven-";
 /// How the files end that are to replace others.
 pub(super) const NEW: &str = ".new";
+/// The file of when packs were last read and found whole.
+pub(super) const VERIFIED: &str = "verified";
+/// The same of checks that only hashed them.
+pub(super) const HASHED: &str = "hashed";
 /// The file that remembers the newest snapshot of each chain.
 pub(super) const CHAINS: &str = "chains.json";
 /// The folder of repositories that were met, below that of all local state.
@@ -133,7 +137,8 @@ fn empty(tenant: &Path, last: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Re
     remove_files(tenant).map_err(|(_, e)| e)?;
     for entry in fs::read_dir(tenant)? {
         let path = entry?.path();
-        let is_lost = |name: &str| name.starts_with(NOTES) || name.starts_with(PROVEN);
+        let is_lost =
+            |name: &str| name.starts_with(NOTES) || name.starts_with(PROVEN) || [VERIFIED, HASHED].contains(&name);
         if path.file_name().is_some_and(|name| is_lost(&name.to_string_lossy())) {
             fs::remove_file(&path)?;
         }
@@ -177,9 +182,17 @@ mod tests {
         let id = format!("{n:032x}");
         let folder = root.join(&id).join(&id);
         fs::create_dir_all(&folder).unwrap();
-        for name in
-            ["index.db", "index.db-wal", "source-00.db", "source-00.db-wal", "proven-00", "seen.json", "other"]
-        {
+        for name in [
+            "index.db",
+            "index.db-wal",
+            "source-00.db",
+            "source-00.db-wal",
+            "proven-00",
+            "verified",
+            "hashed",
+            "seen.json",
+            "other",
+        ] {
             fs::write(folder.join(name), "x").unwrap();
         }
         fs::write(root.join(&id).join("name-00"), "x").unwrap();

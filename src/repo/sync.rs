@@ -11,7 +11,7 @@ use crate::format::names::{TenantNames, last_part};
 use crate::id::{IndexName, PackName, SignerId, TenantId};
 use crate::index::{EntryNumber, Keeper, Take, Trouble};
 use crate::limits;
-use crate::store::Store;
+use crate::store::{Listed, Store};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -195,14 +195,6 @@ impl Repository {
         read_object(&*self.store, &self.names, &self.realm(), |signer| self.is_admitted(signer), name)
     }
 
-    /// The packs that a full key vouches for, as far as the index on this machine says.
-    ///
-    /// # Errors
-    /// The local index's.
-    pub fn vouched(&self) -> Result<HashSet<PackName>> {
-        self.index.vouched(&self.full_signers())
-    }
-
     /// The index objects that the store lists, and those of them that a full key's objects replace.
     ///
     /// # Errors
@@ -247,7 +239,9 @@ impl Repository {
     /// The store's.
     pub fn list_packs(&self) -> Result<Vec<(PackName, u64)>> {
         let listed = self.store.list(&self.names.packs())?;
-        Ok(listed.iter().filter_map(|o| last_part(&o.name).parse().ok().map(|name| (name, o.size))).collect())
+        // One that lies in another's folder is not where anybody looks for it.
+        let named = |o: &Listed| last_part(&o.name).parse().ok().filter(|name| self.names.pack(name) == o.name);
+        Ok(listed.iter().filter_map(|o| Some((named(o)?, o.size))).collect())
     }
 }
 

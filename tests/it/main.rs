@@ -1,6 +1,7 @@
 //! Behaviour through public doors: the `estrato` program, and the library as a program would use it.
 
 mod bad_input;
+mod check;
 mod delta;
 mod faults;
 mod files;

@@ -10,7 +10,7 @@ mod told;
 
 use cell::{COMMANDS, Outcome, Row};
 use damage::{Damage, Kind};
-use expected::EXPECTED;
+use expected::{EXPECTED, WITHOUT_KEY, bit_without_key};
 use prepared::Prepared;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -67,6 +67,30 @@ fn every_damage_has_its_outcome_in_every_command() {
         }
     }
     println!("{}", table());
+    assert!(wrong.is_empty(), "{} cells:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn without_a_key_a_check_finds_what_hashes_and_names_can_show() {
+    let p = Prepared::new();
+    let mut wrong = Vec::new();
+    for (n, (kind, damage)) in
+        Kind::ALL.iter().flat_map(|kind| kind.damages(&p).into_iter().map(|d| (*kind, d))).enumerate()
+    {
+        let expected = match damage {
+            Damage::Bit(_) | Damage::Rehashed(_) => bit_without_key(kind, damage),
+            _ => {
+                let mut rows = WITHOUT_KEY.iter().filter(|row| row.0.contains(&kind) && row.1.contains(&damage));
+                let row = rows.next().unwrap_or_else(|| panic!("{kind:?} × {damage:?} has no row"));
+                assert!(rows.next().is_none(), "{kind:?} × {damage:?} has two rows");
+                row.2
+            }
+        };
+        let found = Row::new(&p, n, kind, damage).keyless();
+        if found != Ok(expected) {
+            wrong.push(format!("{kind:?} × {damage:?}: {expected:?} was expected: {found:?}"));
+        }
+    }
     assert!(wrong.is_empty(), "{} cells:\n{}", wrong.len(), wrong.join("\n"));
 }
 

@@ -15,12 +15,12 @@ use estrato::format::index::IndexObject;
 use estrato::format::names::last_part;
 use estrato::format::pack::BlobKind;
 use estrato::format::records::{Plan, Tombstone};
-use estrato::id::{IndexName, PackName};
+use estrato::id::IndexName;
+use estrato::index::KnownPack;
 use estrato::monitor::Silent;
 use estrato::repo::{self, Access, NewKey, Repository, Secret, Session, Stored};
 use estrato::snapshot;
 use estrato::store::Store;
-use std::collections::HashSet;
 
 #[test]
 fn a_session_is_announced_and_its_object_gone_once_the_snapshot_exists() {
@@ -289,18 +289,26 @@ fn a_writer_replaces_no_entries_and_vouches_for_none() {
 
     let own: [&[u8]; 2] = [b"the writer's", b"own blobs"];
     world.snapshot(&world.open(WRITER), &own);
-    let of_writer: HashSet<PackName> = packs(&repo).into_iter().collect();
-    world.index(
-        &repo,
-        &IndexObject { vouched: of_writer.iter().copied().collect(), ..IndexObject::default() },
-        &writer,
-    );
+    repo.sync_index().unwrap();
+    let entries: Vec<KnownPack> = repo.index().packs().unwrap();
+    let of_writer = entries.iter().filter(|pack| pack.signer == writer.id()).map(KnownPack::vouched).collect();
+    let vouching = IndexObject { vouched: of_writer, ..IndexObject::default() };
+    assert_eq!(vouching.vouched.len(), 1);
+    world.index(&repo, &vouching, &writer);
     let session = Session::begin(&repo, "db1").unwrap();
     assert_eq!(put(&session, &own[..1]).unwrap(), [Stored::New], "a writer vouches for nobody");
     session.abandon();
     // A full key's word counts.
-    world.index(&repo, &IndexObject { vouched: of_writer.into_iter().collect(), ..IndexObject::default() }, &full);
+    world.index(&repo, &vouching, &full);
     assert_eq!(world.snapshot(&repo, &own[1..]).1, [Stored::Known]);
+    // For what it has read, and for nothing that is said of the same pack later.
+    let pack = vouching.vouched[0];
+    let (_, mut forged) = repo.read_index(&pack.index).unwrap();
+    let wanted: [&[u8]; 1] = [b"what the writer will say is there"];
+    forged.packs[0].directory.frames[0].ids[0] = repo.id_keys().blob_id(BlobKind::Chunk, wanted[0]);
+    forged.packs[0].directory.frames[0].lens[0] = wanted[0].len() as u32;
+    world.index(&repo, &forged, &writer);
+    assert_eq!(world.snapshot(&repo, &wanted).1, [Stored::New]);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use choose::Bounds;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::records::Plan;
 use crate::id::{PackName, SnapshotId};
-use crate::index::EntryNumber;
+use crate::index::{EntryNumber, KnownPack};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::repo::{self, Announced, Fate, Packed, Repository};
@@ -141,16 +141,17 @@ fn look(repo: &Repository) -> Result<Seen> {
     Ok(Seen { snapshots: listing.snapshots, listed })
 }
 
-/// The entries whose packs are there as they were, and what each is worth.
+/// The entries whose packs are there as they were, as far as any check has found, and what each is worth.
 fn standings(
     repo: &Repository,
     listed: &HashMap<PackName, u64>,
     condemned: &HashSet<PackName>,
 ) -> Result<HashMap<EntryNumber, Standing>> {
-    let vouched = repo.vouched()?;
-    let packs = repo.index().packs()?.into_iter().filter(|pack| listed.get(&pack.name) == Some(&pack.size));
-    let standing = |pack: crate::index::KnownPack| {
-        let is_trusted = repo.is_full(&pack.signer) || vouched.contains(&pack.name);
+    let (vouched, damaged) = (repo.vouched()?, repo.known_damage()?.packs);
+    let is_there = |pack: &KnownPack| listed.get(&pack.name) == Some(&pack.size) && !damaged.contains(&pack.name);
+    let packs = repo.index().packs()?.into_iter().filter(is_there);
+    let standing = |pack: KnownPack| {
+        let is_trusted = repo.is_full(&pack.signer) || vouched.contains(&pack.vouched());
         (pack.number, Standing { is_trusted, is_condemned: condemned.contains(&pack.name) })
     };
     Ok(packs.map(standing).collect())

@@ -3,7 +3,7 @@
 //! key has answered for is read and proved before one does.
 
 use crate::error::{Error, Result};
-use crate::format::index::{IndexObject, PackEntry};
+use crate::format::index::{IndexObject, PackEntry, Vouched};
 use crate::id::{IndexName, PackName};
 use crate::index::{EntryNumber, blobs_of};
 use crate::limits;
@@ -41,13 +41,14 @@ pub(super) fn replace(
         let is_full = repo.is_full(&signer);
         if is_full {
             last.supersedes.extend(object.supersedes.iter().filter(|name| stored.contains(name)));
-            last.vouched.extend(object.vouched.iter().filter(|pack| !condemned.contains(pack)));
+            let stays = |v: &&Vouched| !condemned.contains(&v.pack) && !old.contains(&v.index);
+            last.vouched.extend(object.vouched.iter().filter(stays));
         }
         for pack in object.packs {
             if condemned.contains(&pack.name) || listed.get(&pack.name) != Some(&pack.size) {
                 continue;
             }
-            let is_proved = is_full || vouched.contains(&pack.name);
+            let is_proved = is_full || vouched.contains(&Vouched { index: *name, pack: pack.name });
             match kept.get(&pack.name) {
                 // Of several that name one pack, one that a full key answers for.
                 Some(_) if !is_proved || !unproved.contains(&pack.name) => continue,

@@ -93,7 +93,8 @@ impl Grants {
                 replace: vec![],
                 delete: vec![],
             },
-            // A snapshot that is forgotten may become a tombstone, and a plan that is done is emptied.
+            // A snapshot that is forgotten may become a tombstone, and a plan that is done is emptied. Records of
+            // damage lie among the plans; a reader's checks find damage, and cannot say so there.
             Holder::Full => Self {
                 read: vec![repo, all.clone()],
                 list: vec![all],

@@ -22,6 +22,7 @@ fn a_writer_takes_nothing_away_that_a_restore_needs() {
         "tenants/clinic/tenant",
         "tenants/clinic/keys/x",
         "tenants/clinic/prune/x",
+        &names().damage(1),
         "tenants/clinic/forgotten/x",
     ] {
         assert!(!granted(&writer.create, name) && granted(&writer.read, name), "{name}");

@@ -6,7 +6,7 @@ use crate::world::{FULL, WRITER, World, key, manifest, put};
 use estrato::crypto::hpke::{PrivateKey, PublicKey};
 use estrato::error::Error;
 use estrato::format::header::{self, ObjectType};
-use estrato::format::index::{IndexObject, PackEntry};
+use estrato::format::index::{IndexObject, PackEntry, Vouched};
 use estrato::format::key::Role;
 use estrato::format::manifest::SnapshotKind;
 use estrato::format::names::last_part;
@@ -104,9 +104,10 @@ fn poison(world: &World, mallory: &Repository, next: &[PackEntry]) {
         }
     }
     // And that it vouches for all of it, in place of what was there.
-    let vouched = packs.iter().map(|p| p.name).collect();
+    let mut vouched = Vec::new();
     for packs in packs.chunks(7) {
-        world.index(mallory, &IndexObject { packs: packs.to_vec(), ..IndexObject::default() }, &signing);
+        let index = world.index(mallory, &IndexObject { packs: packs.to_vec(), ..IndexObject::default() }, &signing);
+        vouched.extend(packs.iter().map(|pack| Vouched { index, pack: pack.name }));
     }
     world.index(mallory, &IndexObject { supersedes: superseded, vouched, ..IndexObject::default() }, &signing);
 }

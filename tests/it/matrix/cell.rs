@@ -234,6 +234,11 @@ impl<'p> Row<'p> {
         }
     }
 
+    /// What a check says that has no key.
+    pub fn keyless(&self) -> Result<Outcome, String> {
+        self.check(&["--store-only"])
+    }
+
     fn check(&self, more: &[&str]) -> Result<Outcome, String> {
         let ran = self.run("all", "key", "cache", &[&["check"], more].concat());
         match ran.code() {

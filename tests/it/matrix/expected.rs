@@ -163,3 +163,35 @@ const KEY_UNKNOWN: [Outcome; 8] = {
     const NO: Outcome = Outcome::Refused(12);
     [NO, NO, Fine, NO, NO, NO, NO, NO]
 };
+
+/// What a check without a key says of each damage: hashes and names are all that it has. Damages that a kind
+/// does not know are passed over.
+pub const WITHOUT_KEY: &[(&[Kind], &[Damage], Outcome)] = &[
+    (&Kind::ALL, &[Truncated, Grown], Found),
+    (&[Repo], &[Zeroed, Missing, Renamed], Found),
+    (&[Tenant], &[Zeroed, Missing, Renamed], Found),
+    (&[Slot, OtherSlot, Signers, OldSigners, Session, Data, Tree, Index, Snapshot], &[Zeroed], Found),
+    // Every version of the list stays; the newest may be the one before.
+    (&[OldSigners], &[Missing, Renamed], Found),
+    (&[Signers], &[Missing], Unread),
+    (&[Signers], &[Renamed], Found),
+    // Nothing says without a key that they were there, nor which of their kind they were.
+    (&[Slot, OtherSlot, Session, Data, Tree, Index, Snapshot], &[Missing], Unread),
+    (&[Slot, OtherSlot, Session, Snapshot], &[Renamed, Swapped, SwappedTenant, Old], Unread),
+    (&[Tenant, Signers, OldSigners], &[Swapped, SwappedTenant, Old], Unread),
+    // Their names are their hashes.
+    (&[Data, Tree, Index], &[Renamed, Doubled, Swapped, SwappedTenant, Old], Found),
+    (&[Repo, Tenant, Slot, OtherSlot, Signers, OldSigners, Session, Snapshot], &[Doubled], Unread),
+];
+
+/// The same of one bit.
+pub fn bit_without_key(kind: Kind, damage: Damage) -> Outcome {
+    match (kind, damage) {
+        (Repo, Bit("format")) => NO,
+        // It has no hash.
+        (Repo, Bit("hex digit")) => Unread,
+        (_, Bit(_) | Rehashed("format")) => Found,
+        // What was changed on purpose a hash without a key cannot show.
+        _ => Unread,
+    }
+}
