@@ -13,6 +13,7 @@ mod matrix;
 mod model;
 mod order;
 mod power;
+mod prune_model;
 mod rollback;
 mod screens;
 mod session;
