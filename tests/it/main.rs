@@ -16,6 +16,7 @@ mod model;
 mod order;
 mod power;
 mod prune;
+mod prune_model;
 mod rollback;
 mod screens;
 mod session;
