@@ -10,7 +10,7 @@ use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::pack::Decompressor;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +28,8 @@ struct Inner {
     bytes: usize,
     spare: Vec<Decompressor>,
     tick: u64,
+    /// Packs that were gone when something in them was asked for.
+    missed: HashSet<String>,
 }
 
 impl Inner {
@@ -258,7 +260,7 @@ impl Repository {
     fn may_have_moved(&self, e: &Error) -> Result<bool> {
         let Error::Missing { object } = e else { return Ok(false) };
         let is_new = {
-            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+            let missed = &mut self.frames.lock().missed;
             missed.len() < MISSED_MAX && missed.insert(object.clone())
         };
         if is_new {

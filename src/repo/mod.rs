@@ -71,7 +71,7 @@ use crate::id::{RepositoryId, SignerId, TenantId};
 use crate::index::Index;
 use crate::store::Store;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// What only a full key holds.
 struct FullKeys {
@@ -106,8 +106,6 @@ pub struct Repository {
     salvaged: Vec<Error>,
     frames: FrameCache,
     pack_keys: packkeys::PackKeys,
-    /// Packs that were gone.
-    missed: Mutex<HashSet<String>>,
     /// Kept so that keys can be admitted.
     id_key: Box<KeyBytes>,
 }

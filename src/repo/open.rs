@@ -25,7 +25,7 @@ use crate::index::Index;
 use crate::limits;
 use crate::store::{Looking, Store};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// How to get in.
@@ -132,7 +132,6 @@ impl Repository {
             salvaged,
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
             pack_keys: PackKeys::default(),
-            missed: Mutex::default(),
             id_key: Box::new(Zeroizing::new(bundle.id_key)),
         })
     }

@@ -33,7 +33,7 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 24] = [
+    let commands: [&[&str]; 25] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],
@@ -41,6 +41,7 @@ fn help_of_each_command() {
         &["restore"],
         &["check"],
         &["forget"],
+        &["prune"],
         &["hold"],
         &["hold", "add"],
         &["hold", "remove"],
@@ -213,6 +214,20 @@ fn sized(bytes: u64) -> String {
         _ if bytes < 99_500 => format!("{:.1} kB", bytes as f64 / 1000.0),
         _ => format!("{:.0} kB", bytes as f64 / 1000.0),
     }
+}
+
+#[test]
+fn pruning() {
+    let place = Place::with_repository();
+    for n in 0..3 {
+        place.write("source/one", noise(&format!("row {n}"), 3_000));
+        place.snapshot(&[]);
+    }
+    let words = Words::of(&place);
+    place.run(&["forget", "--keep-last", "1"]).expect_code(0);
+    screen!("prune-dry-run", without_sizes(&shown(&words, &place.run(&["prune", "--dry-run"]))));
+    screen!("prune", without_sizes(&shown(&words, &place.run(&["prune"]))));
+    screen!("prune-again", without_sizes(&shown(&words, &place.run(&["prune"]))));
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub struct Prepared<'r> {
 
 enum Work {
     TakeUp(Plan),
-    Begin { number: u64, choice: Choice, live: Live, seen: Vec<SnapshotId> },
+    Begin { number: u64, choice: Choice, live: Live, listed: HashMap<PackName, u64>, seen: Vec<SnapshotId> },
 }
 
 /// The repository as it is now.
@@ -197,7 +197,7 @@ pub fn prepare<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) 
         spared,
     };
     let seen = snapshots.iter().map(|s| s.id).collect();
-    Ok(Prepared { repo, summary, work: Work::Begin { number, choice, live, seen } })
+    Ok(Prepared { repo, summary, work: Work::Begin { number, choice, live, listed, seen } })
 }
 
 /// How much is needed of each pack; packs that no index object names are spared, unless nobody else is there.
@@ -248,14 +248,17 @@ impl Prepared<'_> {
     pub fn execute(self, monitor: &dyn Monitor) -> Result<Outcome> {
         let repo = self.repo;
         repo.writable()?;
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut proved) = (Outcome::default(), HashSet::new());
         let (plan, is_own) = match self.work {
             Work::TakeUp(plan) => (plan, false),
-            Work::Begin { number, choice, live, seen } => {
+            Work::Begin { number, choice, live, listed, seen } => {
                 let gone: Vec<&PackUse> = choice.unused.iter().chain(&choice.repacked).collect();
                 if gone.is_empty() {
                     return Ok(outcome);
                 }
+                // What cannot be replaced stops it before there is a plan, which would stay in force.
+                let condemned: HashSet<PackName> = gone.iter().map(|p| p.name).collect();
+                replace::gather(repo, &condemned, &listed, &mut proved, monitor)?;
                 let repacked: HashSet<PackName> = choice.repacked.iter().map(|p| p.name).collect();
                 let entries = entries_in(repo, &live, &repacked)?;
                 monitor.event(Event::Phase { name: "copying", total_bytes: Some(self.summary.rewritten) });
@@ -266,7 +269,7 @@ impl Prepared<'_> {
                 (plan, true)
             }
         };
-        finish(repo, &plan, is_own, monitor, &mut outcome)?;
+        finish(repo, &plan, is_own, &mut proved, monitor, &mut outcome)?;
         Ok(outcome)
     }
 }
@@ -282,7 +285,14 @@ fn entries_in(repo: &Repository, live: &Live, packs: &HashSet<PackName>) -> Resu
 }
 
 /// Carries a plan out.
-fn finish(repo: &Repository, plan: &Plan, is_own: bool, monitor: &dyn Monitor, outcome: &mut Outcome) -> Result<()> {
+fn finish(
+    repo: &Repository,
+    plan: &Plan,
+    is_own: bool,
+    proved: &mut HashSet<EntryNumber>,
+    monitor: &dyn Monitor,
+    outcome: &mut Outcome,
+) -> Result<()> {
     settle_sessions(repo, plan, outcome)?;
     if !outcome.waiting.is_empty() {
         return Ok(());
@@ -294,7 +304,9 @@ fn finish(repo: &Repository, plan: &Plan, is_own: bool, monitor: &dyn Monitor, o
     let Packed { bytes, .. } = copy::copy(repo, &live, &entries_in(repo, &live, &condemned)?, monitor)?;
     outcome.written += bytes;
     let listed: HashMap<PackName, u64> = repo.list_packs()?.into_iter().collect();
-    outcome.indexes = replace::replace(repo, &condemned, &listed, monitor)? as u64;
+    let replacement = replace::gather(repo, &condemned, &listed, proved, monitor)?;
+    outcome.indexes = replacement.old as u64;
+    replacement.publish(repo)?;
     // The index on this machine forgets what is replaced before it is gone.
     repo.sync_index()?;
     monitor.event(Event::Phase { name: "deleting", total_bytes: None });

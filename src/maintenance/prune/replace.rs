@@ -12,27 +12,34 @@ use crate::monitor::Monitor;
 use crate::repo::Repository;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Publishes index objects that replace every one that names a condemned pack, and many small ones; returns
-/// how many are replaced.
+/// What takes the place of index objects.
+pub(super) struct Replacement {
+    /// How many are replaced.
+    pub old: usize,
+    /// The entries that stay.
+    kept: Vec<PackEntry>,
+    /// The last object, which says what is replaced; without entries yet.
+    last: IndexObject,
+}
+
+/// Reads the index objects that name a condemned pack, and many small ones, and proves what stays of them, but
+/// for what is `proved` already.
 ///
 /// # Errors
-/// [`Error::Damaged`] where an entry that is to be kept is wrong; the store's.
-pub(super) fn replace(
+/// [`Error::Damaged`] where one cannot be read, or an entry that is to be kept is wrong; the store's.
+pub(super) fn gather(
     repo: &Repository,
     condemned: &HashSet<PackName>,
     listed: &HashMap<PackName, u64>,
+    proved: &mut HashSet<EntryNumber>,
     monitor: &dyn Monitor,
-) -> Result<usize> {
+) -> Result<Replacement> {
     let old = to_replace(repo, condemned)?;
-    if old.is_empty() {
-        return Ok(0);
-    }
     let (stored, _) = repo.listed_indexes()?;
     let vouched = repo.vouched()?;
     let mut kept: BTreeMap<PackName, PackEntry> = BTreeMap::new();
     let mut last = IndexObject { supersedes: old.clone(), ..IndexObject::default() };
-    let mut unproved: HashSet<PackName> = HashSet::new();
-    let mut doubtful = Vec::new();
+    let mut unproved: BTreeMap<PackName, (EntryNumber, u64)> = BTreeMap::new();
     for name in &old {
         if monitor.cancelled() {
             return Err(Error::Interrupted);
@@ -49,28 +56,23 @@ pub(super) fn replace(
                 continue;
             }
             let is_proved = is_full || vouched.contains(&Vouched { index: *name, pack: pack.name });
-            match kept.get(&pack.name) {
-                // Of several that name one pack, one that a full key answers for.
-                Some(_) if !is_proved || !unproved.contains(&pack.name) => continue,
-                _ => {}
+            // Of several that name one pack, one that a full key answers for.
+            if kept.contains_key(&pack.name) && !(is_proved && unproved.contains_key(&pack.name)) {
+                continue;
             }
-            if is_proved {
-                unproved.remove(&pack.name);
-            } else {
-                unproved.insert(pack.name);
-                doubtful.extend(entries_of(repo, name, &pack.name)?.map(|entry| (entry, pack.name, pack.size)));
+            unproved.remove(&pack.name);
+            if !is_proved && let Some(entry) = entry_of(repo, name, &pack.name)? {
+                unproved.insert(pack.name, (entry, pack.size));
             }
             kept.insert(pack.name, pack);
         }
     }
-    doubtful.retain(|(_, pack, _)| unproved.contains(pack));
-    prove(repo, &doubtful, monitor)?;
+    prove(repo, &unproved, proved, monitor)?;
     last.supersedes.sort_unstable();
     last.supersedes.dedup();
     last.vouched.sort_unstable();
     last.vouched.dedup();
-    publish(repo, kept.into_values().collect(), last)?;
-    Ok(old.len())
+    Ok(Replacement { old: old.len(), kept: kept.into_values().collect(), last })
 }
 
 /// The index objects that name a condemned pack, and small ones of full keys if there are many.
@@ -102,7 +104,7 @@ fn to_replace(repo: &Repository, condemned: &HashSet<PackName>) -> Result<Vec<In
     Ok(old)
 }
 
-fn entries_of(repo: &Repository, object: &IndexName, pack: &PackName) -> Result<Option<EntryNumber>> {
+fn entry_of(repo: &Repository, object: &IndexName, pack: &PackName) -> Result<Option<EntryNumber>> {
     for entry in repo.index().entries_of(object)? {
         if repo.index().pack(entry)?.is_some_and(|map| map.name == *pack) {
             return Ok(Some(entry));
@@ -112,10 +114,19 @@ fn entries_of(repo: &Repository, object: &IndexName, pack: &PackName) -> Result<
 }
 
 /// Reads packs that only writers have indexed: who signs these entries next answers for them.
-fn prove(repo: &Repository, doubtful: &[(EntryNumber, PackName, u64)], monitor: &dyn Monitor) -> Result<()> {
-    let job =
-        |(entry, name, size): &(EntryNumber, PackName, u64)| Job { name: *name, size: *size, entries: vec![*entry] };
-    let jobs: Vec<Job> = doubtful.iter().map(job).collect();
+fn prove(
+    repo: &Repository,
+    unproved: &BTreeMap<PackName, (EntryNumber, u64)>,
+    proved: &mut HashSet<EntryNumber>,
+    monitor: &dyn Monitor,
+) -> Result<()> {
+    let unproved = unproved.iter().filter(|(_, (entry, _))| !proved.contains(entry));
+    let job = |(name, (entry, size)): (&PackName, &(EntryNumber, u64))| Job {
+        name: *name,
+        size: *size,
+        entries: vec![*entry],
+    };
+    let jobs: Vec<Job> = unproved.map(job).collect();
     for found in packs::read_all(repo, &jobs, monitor)? {
         let object = repo.names().pack(&found.name);
         if let Some(problem) = found.problems.first() {
@@ -125,17 +136,27 @@ fn prove(repo: &Repository, doubtful: &[(EntryNumber, PackName, u64)], monitor: 
             return Err(Error::damaged(object, "what only a writer has indexed cannot be proved"));
         }
     }
+    proved.extend(jobs.iter().flat_map(|job| &job.entries));
     Ok(())
 }
 
-/// Publishes entries in objects of a fair size; the last one says what they replace.
-fn publish(repo: &Repository, kept: Vec<PackEntry>, mut last: IndexObject) -> Result<()> {
-    for pack in kept {
-        if !last.packs.is_empty() && blobs_of(&last.packs) + pack.blobs() > limits::INDEX_BLOBS_TARGET {
-            let packs = std::mem::take(&mut last.packs);
-            repo.publish_index(&IndexObject { packs, ..IndexObject::default() })?;
+impl Replacement {
+    /// Publishes entries in objects of a fair size; the last one says what they replace.
+    ///
+    /// # Errors
+    /// The store's: until the last one is there, all is as it was.
+    pub fn publish(self, repo: &Repository) -> Result<()> {
+        let Self { old, kept, mut last } = self;
+        if old == 0 {
+            return Ok(());
         }
-        last.packs.push(pack);
+        for pack in kept {
+            if !last.packs.is_empty() && blobs_of(&last.packs) + pack.blobs() > limits::INDEX_BLOBS_TARGET {
+                let packs = std::mem::take(&mut last.packs);
+                repo.publish_index(&IndexObject { packs, ..IndexObject::default() })?;
+            }
+            last.packs.push(pack);
+        }
+        repo.publish_index(&last).map(|_| ())
     }
-    repo.publish_index(&last).map(|_| ())
 }
