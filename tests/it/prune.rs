@@ -96,6 +96,22 @@ fn what_no_snapshot_needs_goes_and_what_is_left_is_little_more_than_a_fresh_repo
 }
 
 #[test]
+fn what_is_needed_of_a_pack_stays_however_little_it_is() {
+    let place = Place::with_repository();
+    place.write("source/one byte", "x");
+    place.write("source/empty", "");
+    place.write("source/large", "all alike, and packed to next to nothing\n".repeat(4_000));
+    place.snapshot(&[]);
+    fs::remove_file(place.path("source/large")).unwrap();
+    let kept = take(&place, &[]);
+    place.run(&["forget", "--keep-last", "1"]).expect_code(0);
+    for more in [&[][..], &["--max-unused", "0%"]] {
+        prune(&place, more);
+        assert_whole(&place, &[kept.clone()]);
+    }
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let (place, kept) = forgotten(4, 2);
     let before = tree(place.path("repo"));

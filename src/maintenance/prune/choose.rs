@@ -12,8 +12,17 @@ pub(super) struct PackUse {
     pub class: StorageClass,
     /// Bytes.
     pub size: u64,
-    /// Bytes of it that snapshots need; none for a pack that no index object names.
+    /// Bytes of its frames: the rest is its key and its directory, which every pack has.
+    pub holds: u64,
+    /// Bytes of these that snapshots need; none for a pack that no index object names.
     pub needed: u64,
+}
+
+impl PackUse {
+    /// Bytes that nothing needs.
+    pub fn idle(&self) -> u64 {
+        self.holds.saturating_sub(self.needed)
+    }
 }
 
 /// How much may stay unused, and how much may be written anew.
@@ -51,21 +60,19 @@ pub(super) fn choose(mut packs: Vec<PackUse>, bounds: Bounds) -> Choice {
     let small = merged(&used, &mut left);
     let needed: u64 = used.iter().map(|p| p.needed).sum();
     let allowed = (needed as f64 * bounds.unused_percent.max(0.0) / 100.0) as u64;
-    let idle = |p: &PackUse| p.size.saturating_sub(p.needed);
-    let mut too_much: u64 = used.iter().filter(|p| !small.contains(&p.name)).map(idle).sum();
+    let mut too_much: u64 = used.iter().filter(|p| !small.contains(&p.name)).map(PackUse::idle).sum();
     // What frees most for what it costs comes first.
     used.sort_by(|a, b| {
-        let share = |p: &PackUse| idle(p) as f64 / p.size.max(1) as f64;
+        let share = |p: &PackUse| p.idle() as f64 / p.size.max(1) as f64;
         share(b).total_cmp(&share(a)).then(a.name.cmp(&b.name))
     });
     for pack in used {
         let is_small = small.contains(&pack.name);
-        // What a pack holds besides frames is not to be had.
-        let frees = idle(&pack) > pack.size / limits::PRUNE_WORTH_PART;
+        let frees = pack.idle() > pack.size / limits::PRUNE_WORTH_PART;
         if is_small || too_much > allowed && frees && pack.size <= left {
             if !is_small {
                 left -= pack.size;
-                too_much = too_much.saturating_sub(idle(&pack));
+                too_much = too_much.saturating_sub(pack.idle());
             }
             choice.repacked.push(pack);
         } else {
@@ -99,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pack(n: u8, size: u64, needed: u64) -> PackUse {
-        PackUse { name: PackName([n; 32]), class: StorageClass::Data, size, needed }
+        PackUse { name: PackName([n; 32]), class: StorageClass::Data, size, holds: size, needed }
     }
 
     const LARGE: u64 = limits::PACK_TARGET as u64;
@@ -121,6 +128,12 @@ mod tests {
         assert_eq!(names(&choice.repacked), [1]);
         let choice = choose(packs, Bounds { repack: Some(LARGE - 1), ..Bounds::default() });
         assert_eq!(names(&choice.repacked), Vec::<u8>::new());
+    }
+
+    #[test]
+    fn a_pack_of_which_all_is_needed_is_left_alone_however_small_it_is() {
+        let small = PackUse { holds: 1_000, ..pack(1, 2_500, 1_000) };
+        assert_eq!(choose(vec![small], Bounds { unused_percent: 0.0, repack: None }).kept.len(), 1);
     }
 
     #[test]

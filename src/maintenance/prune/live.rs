@@ -293,7 +293,8 @@ pub(super) fn live_bytes(repo: &Repository, live: &Live, entry: EntryNumber) -> 
             0 => needed.iter().zip(&frame.lens).filter(|(needed, _)| **needed).map(|(_, len)| u64::from(*len)).sum(),
             _ => frame.plain_len() as u64,
         };
-        bytes += u64::from(frame.stored) * part / (frame.plain_len() as u64).max(1);
+        // Never nothing: of a pack of which nothing is needed nothing is kept.
+        bytes += (u64::from(frame.stored) * part / (frame.plain_len() as u64).max(1)).max(1);
     }
     Ok(bytes)
 }

@@ -193,7 +193,7 @@ pub fn prepare<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) 
         repacked: Sum::of(&choice.repacked),
         rewritten: choice.repacked.iter().map(|p| p.needed).sum(),
         kept: Sum::of(&choice.kept),
-        idle: choice.kept.iter().map(|p| p.size.saturating_sub(p.needed)).sum(),
+        idle: choice.kept.iter().map(PackUse::idle).sum(),
         spared,
     };
     let seen = snapshots.iter().map(|s| s.id).collect();
@@ -214,9 +214,10 @@ fn uses(
         }
         let Some(map) = repo.index().pack(pack.number)? else { continue };
         let needed = live_bytes(repo, live, pack.number)?;
-        let new = || PackUse { name: pack.name, class: map.class, size: listed[&pack.name], needed: 0 };
+        let holds = map.frames().iter().map(|(_, frame)| u64::from(frame.stored)).sum();
+        let new = || PackUse { name: pack.name, class: map.class, size: listed[&pack.name], holds, needed: 0 };
         let place = found.entry(pack.name).or_insert_with(new);
-        place.needed = place.needed.saturating_add(needed).min(place.size);
+        place.needed = place.needed.saturating_add(needed).min(place.holds);
     }
     let mut spared = Sum::default();
     for (name, size) in listed {
@@ -225,7 +226,7 @@ fn uses(
         }
         if is_alone {
             let class = crate::format::pack::StorageClass::Data;
-            found.insert(*name, PackUse { name: *name, class, size: *size, needed: 0 });
+            found.insert(*name, PackUse { name: *name, class, size: *size, holds: *size, needed: 0 });
         } else {
             spared.packs += 1;
             spared.bytes += size;
@@ -259,8 +260,7 @@ impl Prepared<'_> {
                 // What cannot be replaced stops it before there is a plan, which would stay in force.
                 let condemned: HashSet<PackName> = gone.iter().map(|p| p.name).collect();
                 replace::gather(repo, &condemned, &listed, &mut proved, monitor)?;
-                let repacked: HashSet<PackName> = choice.repacked.iter().map(|p| p.name).collect();
-                let entries = entries_in(repo, &live, &repacked)?;
+                let entries = entries_in(repo, &live, &condemned)?;
                 monitor.event(Event::Phase { name: "copying", total_bytes: Some(self.summary.rewritten) });
                 outcome.written += copy::copy(repo, &live, &entries, monitor)?.bytes;
                 let condemned = gone.iter().map(|p| p.name).collect();
