@@ -8,6 +8,7 @@
 
 use super::{Repository, SnapshotObject, absent};
 use crate::clock::Timestamp;
+use crate::crypto::random;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::names::last_part;
@@ -124,15 +125,28 @@ impl Repository {
         self.realm().seal_shared(self.header(ObjectType::Plan), Some(name), signing, &plan.encode())
     }
 
-    /// The moment at which a plan was written last, by the store's clock: later than anything that was
-    /// written before.
+    /// What time it is by the store's clock, as an object tells that is written now: a session that has seen
+    /// `plan`, so that it stands in no prune's way. What a crash leaves of it is ended like any that has died.
     ///
     /// # Errors
-    /// [`Error::Missing`] if it is not listed, or the store's.
-    pub fn planned_at(&self, number: u64) -> Result<Timestamp> {
-        let name = self.names.plan(number);
-        let listed = self.store.list(&self.names.plans())?;
+    /// [`Error::Missing`] if what was written is not listed, or the store's.
+    pub fn store_time(&self, plan: u64) -> Result<Timestamp> {
+        let id = SnapshotId(random::bytes()?);
+        let name = self.names.session(&id);
+        let record = SessionRecord {
+            owner: random::bytes()?,
+            started: self.clock.now(),
+            host: "prune".into(),
+            pid: std::process::id(),
+            seen: plan,
+            renewed: 0,
+        };
+        let header = self.header(ObjectType::Session);
+        let object = self.realm().seal_shared(header, Some(&name), &self.signing, &record.encode())?;
+        absent::create(&*self.store, &name, &object.into())?;
+        let listed = self.store.list(&self.names.sessions())?;
         let found = listed.iter().find(|o| o.name == name).map(|o| o.modified);
+        self.remove_session(&id)?;
         found.ok_or(Error::Missing { object: name })
     }
 
@@ -202,8 +216,8 @@ impl Repository {
         }
     }
 
-    /// Removes the object of a session in whose snapshot's place a tombstone stands. While a snapshot stands
-    /// there it must not go: its owner may not have been told, and a forget that saw no session would let it
+    /// Removes the object of a session in whose snapshot's place a tombstone stands, or that will create none.
+    /// While a snapshot stands there it must not go: its owner may not have been told, and a forget that saw no session would let it
     /// come back.
     ///
     /// # Errors

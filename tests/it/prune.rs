@@ -107,7 +107,7 @@ fn what_is_needed_of_a_pack_stays_however_little_it_is() {
     place.run(&["forget", "--keep-last", "1"]).expect_code(0);
     for more in [&[][..], &["--max-unused", "0%"]] {
         prune(&place, more);
-        assert_whole(&place, &[kept.clone()]);
+        assert_whole(&place, std::slice::from_ref(&kept));
     }
 }
 

@@ -347,7 +347,8 @@ fn new_needs(
 
 /// Sees to it that no session is left that may rely on what the plan condemns, or names those that are.
 fn settle_sessions(repo: &Repository, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
-    let now = repo.planned_at(plan.number)?;
+    // Before they are listed: whoever is heard of later is alive.
+    let now = repo.store_time(plan.number)?;
     for session in repo.announced()? {
         if session.seen >= plan.number {
             continue;

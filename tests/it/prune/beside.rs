@@ -48,8 +48,13 @@ fn a_backup_that_gives_no_sign_is_ended_and_finds_that_out_when_it_wakes() {
     let (place, kept) = forgotten(4, 1);
     let mut backup = waiting_backup(&place);
     let session = place.objects("sessions").pop().unwrap();
+    let before = prune(&place, &[]);
+    assert_eq!(before["waiting"].as_array().unwrap().len(), 1, "{before}");
+    // Two hours later: the plan is as old as the session's last sign.
     let old = SystemTime::now() - Duration::from_secs(2 * 3600);
-    fs::File::options().write(true).open(&session).unwrap().set_modified(old).unwrap();
+    for object in [vec![session.clone()], place.objects("prune")].concat() {
+        fs::File::options().write(true).open(object).unwrap().set_modified(old).unwrap();
+    }
     let done = prune(&place, &[]);
     assert_eq!(done["ended"].as_array().unwrap().len(), 1, "{done}");
     assert!(done["deleted_packs"].as_u64().unwrap() > 0 && !session.exists(), "{done}");
