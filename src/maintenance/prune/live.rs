@@ -3,8 +3,8 @@
 //!
 //! A copy by a full key, or one that a full key vouched for, is relied on alone.
 //! Of a blob that only writers have indexed every copy is needed: one of them may
-//! have named it in a pack that does not hold it. Copies in packs that stay are
-//! taken before those in condemned ones.
+//! have named it in a pack that does not hold it. Of copies that are relied on
+//! those in packs that stay are taken before those in condemned ones.
 
 use crate::error::{Error, Result};
 use crate::format::content::{Content, Extent};
@@ -197,31 +197,26 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// Takes one copy that a full key answers for, or else all that there are; those in packs that stay
-    /// before others. False if there is none.
+    /// Takes one copy that a full key answers for, in a pack that stays if there is one; or else all that there
+    /// are. False if there is none.
     fn take_of(&mut self, copies: &[BlobCopy]) -> Result<bool> {
         for with_condemned in [false, true] {
-            let mut others = Vec::new();
             for copy in copies {
-                match self.standing.get(&copy.entry()).copied() {
-                    Some(standing) if self.stands(copy, with_condemned)? => {
-                        if standing.is_trusted {
-                            self.take(copy)?;
-                            return Ok(true);
-                        }
-                        others.push(copy);
-                    }
-                    _ => {}
+                let is_trusted = self.standing.get(&copy.entry()).is_some_and(|standing| standing.is_trusted);
+                if is_trusted && self.stands(copy, with_condemned)? {
+                    self.take(copy)?;
+                    return Ok(true);
                 }
             }
-            for copy in &others {
+        }
+        let mut is_there = false;
+        for copy in copies {
+            if self.stands(copy, true)? {
                 self.take(copy)?;
-            }
-            if !others.is_empty() {
-                return Ok(true);
+                is_there = true;
             }
         }
-        Ok(false)
+        Ok(is_there)
     }
 
     fn take(&mut self, copy: &BlobCopy) -> Result<()> {

@@ -3,16 +3,26 @@
 
 use super::{Tree, assert_whole, day, forgotten, prune, stored, take, tree};
 use crate::support::{Place, Ran, is_long, noise, say};
+use estrato::clock::SystemClock;
+use estrato::crypto::keyfile::KeyFile;
+use estrato::crypto::slot::Credential;
+use estrato::format::pack::{BlobKind, StorageClass};
+use estrato::repo::{Access, Repository};
 use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A backup of standard input that waits for the rest of it, with its session announced.
 fn waiting_backup(place: &Place) -> Child {
+    waiting_backup_of(place, b"begin;")
+}
+
+fn waiting_backup_of(place: &Place, begin: &[u8]) -> Child {
     let mut command = place.command(&["snapshot", "--stdin", "--name", "dump", "--host", "db7", "--json"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.as_mut().unwrap().write_all(b"begin;").unwrap();
+    child.stdin.as_mut().unwrap().write_all(begin).unwrap();
     while place.objects("sessions").is_empty() {
         assert!(child.try_wait().unwrap().is_none(), "it has ended");
         std::thread::yield_now();
@@ -68,6 +78,49 @@ fn a_backup_that_gives_no_sign_is_ended_and_finds_that_out_when_it_wakes() {
     assert_whole(&place, &kept);
 }
 
+fn open(place: &Place, key: &str, cache: &str) -> Repository {
+    let text = fs::read_to_string(place.path(key)).unwrap();
+    let access = Access {
+        store: estrato::store::open(place.path("repo").to_str().unwrap()).unwrap(),
+        clock: Arc::new(SystemClock::default()),
+        tenant: "default".into(),
+        credential: Credential::KeyFile(KeyFile::from_text(&text).unwrap()),
+        cache: Some(place.path(cache)),
+    };
+    Repository::open(access).unwrap()
+}
+
+/// A backup relies on a pack that is condemned meanwhile, and a stolen writer's key says that what it needs of
+/// it lies elsewhere as well.
+#[test]
+fn a_writers_word_lets_go_of_nothing_that_a_full_key_stored() {
+    let place = Place::with_repository();
+    let x = noise("x", 3_000);
+    place.write("source/x", &x);
+    let (doomed, _) = take(&place, &[]);
+    place.run(&["forget", &doomed]).expect_code(0);
+    place.run(&["key", "add", "--role", "writer", "--label", "w", "--new-key-file", "w"]).expect_code(0);
+    place.write("other/q", noise("q", 3_000));
+    place.run_as("w", &["snapshot", "other"]).expect_code(0);
+    let writer = open(&place, "w", "cache of w");
+    writer.sync_index().unwrap();
+    let own = writer.index().objects().unwrap().into_iter().find(|object| object.signer == writer.signer()).unwrap();
+    let (_, mut forged) = writer.read_index(&own.name).unwrap();
+    forged.packs.retain(|pack| pack.directory.class == StorageClass::Data);
+    forged.packs[0].directory.frames[0].ids[0] = writer.id_keys().blob_id(BlobKind::Chunk, &x);
+    writer.publish_index(&forged).unwrap();
+    let mut backup = waiting_backup_of(&place, &x);
+    let waiting = prune(&place, &[]);
+    assert_eq!(waiting["waiting"].as_array().unwrap().len(), 1, "{waiting}");
+    drop(backup.stdin.take());
+    let ended = backup.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let done = prune(&place, &[]);
+    assert!(done["deleted_packs"].as_u64().unwrap() > 0 && done["written_bytes"].as_u64().unwrap() > 0, "{done}");
+    place.run(&["restore", "latest", "--target", "back"]).expect_code(0);
+    assert_eq!(fs::read(place.path("back/dump")).unwrap(), x);
+}
+
 #[test]
 fn a_reader_finds_what_was_written_anew_under_its_feet() {
     let (place, kept) = forgotten(6, 2);
@@ -81,14 +134,8 @@ fn a_reader_finds_what_was_written_anew_under_its_feet() {
     let stale = place.path("stale");
     assert!(Command::new("cp").arg("-a").arg(&cache).arg(&stale).status().unwrap().success());
     prune(&place, &["--max-unused", "0%"]);
-    let access = estrato::repo::Access {
-        store: estrato::store::open(place.path("repo").to_str().unwrap()).unwrap(),
-        clock: std::sync::Arc::new(estrato::clock::SystemClock::default()),
-        tenant: "default".into(),
-        credential: estrato::crypto::slot::Credential::KeyFile(key(&place)),
-        cache: Some(stale.join("estrato")).filter(|p| p.exists()).or(Some(stale)),
-    };
-    let repo = estrato::repo::Repository::open(access).unwrap();
+    let stale = if stale.join("estrato").exists() { "stale/estrato" } else { "stale" };
+    let repo = open(&place, "key", stale);
     let listing = estrato::snapshot::list(&repo).unwrap();
     for (n, snapshot) in listing.snapshots.iter().enumerate() {
         let target = place.path(format!("read/{n}"));
@@ -101,11 +148,6 @@ fn a_reader_finds_what_was_written_anew_under_its_feet() {
         assert!(tree(target) == expected.1);
     }
     assert_eq!(listing.snapshots.len(), kept.len());
-}
-
-fn key(place: &Place) -> estrato::crypto::keyfile::KeyFile {
-    let text = fs::read_to_string(place.path("key")).unwrap();
-    estrato::crypto::keyfile::KeyFile::from_text(&text).unwrap()
 }
 
 /// Numbers that look random, and are the same in every run.
