@@ -256,17 +256,23 @@ impl Repository {
     }
 
     /// Reads what is new in the index where a pack is gone: a prune beside this may have written what is
-    /// needed of it anew. False if the pack is there, or was asked for before.
+    /// needed of it anew. False if the pack is there, or was asked for before, or the index is as it was.
     fn may_have_moved(&self, e: &Error) -> Result<bool> {
         let Error::Missing { object } = e else { return Ok(false) };
         let is_new = {
             let missed = &mut self.frames.lock().missed;
             missed.len() < MISSED_MAX && missed.insert(object.clone())
         };
-        if is_new {
+        if !is_new {
+            return Ok(false);
+        }
+        // What was written anew is named by an index object that is new.
+        let (held, (listed, _)) = (self.indexes_held()?, self.listed_indexes()?);
+        let has_moved = !listed.is_subset(&held);
+        if has_moved {
             self.sync_index()?;
         }
-        Ok(is_new)
+        Ok(has_moved)
     }
 
     fn any_copy(&self, kind: BlobKind, id: &BlobId, last: &mut Error) -> Result<Option<Vec<u8>>> {
