@@ -20,10 +20,8 @@
 use super::forgotten::Standing;
 use super::{Fate, Repository};
 use crate::error::{Error, Result, StoreFault};
-use crate::format::header::ObjectType;
 use crate::format::manifest::Manifest;
 use crate::format::names::last_part;
-use crate::format::records::Tombstone;
 use crate::format::standing::ForgottenSnapshot;
 use crate::id::{SignerId, SnapshotId};
 use crate::monitor::Monitor;
@@ -135,14 +133,9 @@ impl Repository {
         Ok(listed.iter().filter_map(|o| last_part(&o.name).parse().ok()).collect())
     }
 
-    /// Puts a tombstone where a snapshot is, by the tenant's own key: it counts whatever becomes of the one
-    /// in use.
+    /// Puts a tombstone where a snapshot is.
     fn bury(&self, id: &SnapshotId) -> Result<()> {
-        let name = self.names.snapshot(id);
-        let grave = Tombstone { time: self.clock.now(), why: "forgotten".into() };
-        let signing = self.tenant_signing("forget snapshots")?;
-        let header = self.header(ObjectType::Tombstone);
-        let object = self.realm().seal_shared(header, Some(&name), signing, &grave.encode())?;
-        Ok(self.store.write(&name, object.into())?)
+        let grave = self.sealed_tombstone(id, "forgotten")?;
+        Ok(self.store.write(&self.names.snapshot(id), grave.into())?)
     }
 }

@@ -12,7 +12,7 @@ use crate::crypto::random;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::names::last_part;
-use crate::format::records::{Plan, SessionRecord, Tombstone};
+use crate::format::records::{Plan, SessionRecord};
 use crate::id::SnapshotId;
 use crate::limits;
 use crate::store::Listed;
@@ -159,12 +159,7 @@ impl Repository {
         for object in self.store.list(&self.names.sessions())? {
             let name = &object.name;
             let Ok(id) = last_part(name).parse::<SnapshotId>() else { continue };
-            let read = || -> Result<SessionRecord> {
-                let bytes = self.store.read(name, limits::RECORD_MAX)?;
-                let opened = self.realm().open_shared(ObjectType::Session, Some(name), name, &bytes)?;
-                SessionRecord::decode(&opened.payload).map_err(|e| e.of(name))
-            };
-            match read() {
+            match self.session_record(name) {
                 Ok(r) => {
                     found.push(Announced { id, owner: Some((r.host, r.pid)), seen: r.seen, heard: object.modified })
                 }
@@ -199,18 +194,14 @@ impl Repository {
     /// [`Error::NotAllowed`] with a writer key; [`Error::Invalid`] where the store replaces what it is asked
     /// to create only if absent, so that nobody can; or the store's: then it may have ended.
     pub fn fence(&self, session: &SnapshotId) -> Result<()> {
-        let signing = self.tenant_signing("prune")?;
         if !self.creates_if_absent {
             return Err(Error::Invalid(format!(
                 "session {session} has died, and this store cannot end it: it replaces what it is asked to create \
                  only if absent"
             )));
         }
-        let name = self.names.snapshot(session);
-        let grave = Tombstone { time: self.clock.now(), why: "given up by a prune".into() };
-        let header = self.header(ObjectType::Tombstone);
-        let object = self.realm().seal_shared(header, Some(&name), signing, &grave.encode())?;
-        match absent::create(&*self.store, &name, &object.into()) {
+        let grave = self.sealed_tombstone(session, "given up by a prune")?;
+        match absent::create(&*self.store, &self.names.snapshot(session), &grave.into()) {
             Err(e) if e.fault != StoreFault::Exists => Err(e.into()),
             _ => Ok(()),
         }

@@ -29,9 +29,8 @@ impl Sealed {
     /// # Errors
     /// The store's. What is damaged, gone or frozen is left out, to be asked for frame by frame.
     pub fn fetch(repo: &Repository, plan: &Reading, group: &[FrameNumber]) -> Result<Self> {
-        let planned: HashMap<FrameNumber, &Planned> =
+        let mut order: Vec<(FrameNumber, &Planned)> =
             group.iter().filter_map(|n| Some((*n, plan.planned(*n)?))).collect();
-        let mut order: Vec<(FrameNumber, &Planned)> = planned.into_iter().collect();
         // Frames are opened in place: another entry that names the same pack has bytes of its own.
         order.sort_unstable_by_key(|(_, p)| (p.entry(), p.offset()));
         let end = |p: &Planned| p.offset() + u64::from(p.frame().stored);

@@ -360,6 +360,16 @@ impl<'r> Session<'r> {
 }
 
 impl Repository {
+    /// Reads the object of a session, by its name.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if it has ended, [`Error::Damaged`], or the store's.
+    pub(super) fn session_record(&self, name: &str) -> Result<SessionRecord> {
+        let bytes = self.store.read(name, limits::RECORD_MAX)?;
+        let opened = self.realm().open_shared(ObjectType::Session, Some(name), name, &bytes)?;
+        SessionRecord::decode(&opened.payload).map_err(|e| e.of(name))
+    }
+
     /// What is wrong with the objects of sessions. One that ends meanwhile is none.
     ///
     /// # Errors
@@ -367,14 +377,8 @@ impl Repository {
     pub fn check_sessions(&self) -> Result<Vec<Error>> {
         let mut found = Vec::new();
         for object in self.store.list(&self.names.sessions())? {
-            let name = &object.name;
-            let read = || -> Result<()> {
-                let bytes = self.store.read(name, limits::RECORD_MAX)?;
-                let opened = self.realm().open_shared(ObjectType::Session, Some(name), name, &bytes)?;
-                SessionRecord::decode(&opened.payload).map_err(|e| e.of(name)).map(|_| ())
-            };
-            match read() {
-                Err(Error::Missing { .. }) | Ok(()) => {}
+            match self.session_record(&object.name) {
+                Err(Error::Missing { .. }) | Ok(_) => {}
                 Err(e) if e.is_damage() => found.push(e),
                 Err(e) => return Err(e),
             }

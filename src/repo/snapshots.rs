@@ -28,6 +28,18 @@ impl Repository {
         Ok(listed.iter().filter_map(|o| last_part(&o.name).parse().ok()).collect())
     }
 
+    /// What stands in a snapshot's place once it is forgotten, or given up. By the tenant's own key: it counts
+    /// whatever becomes of the one in use.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key.
+    pub(super) fn sealed_tombstone(&self, id: &SnapshotId, why: &str) -> Result<Vec<u8>> {
+        let name = self.names.snapshot(id);
+        let grave = Tombstone { time: self.clock.now(), why: why.into() };
+        let signing = self.tenant_signing("end snapshots and sessions")?;
+        self.realm().seal_shared(self.header(ObjectType::Tombstone), Some(&name), signing, &grave.encode())
+    }
+
     /// Reads a snapshot object.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 use crate::format::pack::StorageClass;
 use crate::id::PackName;
 use crate::limits;
+use std::collections::HashSet;
 
 /// A pack, and how much of it is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +84,8 @@ pub(super) fn choose(mut packs: Vec<PackUse>, bounds: Bounds) -> Choice {
 }
 
 /// Small packs of one class that fill one together.
-fn merged(used: &[PackUse], left: &mut u64) -> Vec<PackName> {
-    let mut names = Vec::new();
+fn merged(used: &[PackUse], left: &mut u64) -> HashSet<PackName> {
+    let mut names = HashSet::new();
     for (class, target) in
         [(StorageClass::Data, limits::PACK_TARGET), (StorageClass::Trees, limits::TREE_PACK_TARGET)]
     {

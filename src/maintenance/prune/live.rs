@@ -16,7 +16,6 @@ use crate::limits;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// What an entry of the index is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +40,7 @@ struct Entry {
 
 impl Entry {
     fn is_set(&self, blob: u32) -> bool {
-        self.bits[blob as usize / 64] & (1 << (blob % 64)) != 0
+        self.bits.get(blob as usize / 64).is_some_and(|word| word & (1 << (blob % 64)) != 0)
     }
 
     fn blobs(&self, frame: u32) -> std::ops::Range<u32> {
@@ -69,7 +68,7 @@ impl Live {
             std::collections::hash_map::Entry::Occupied(there) => there.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
                 let map = repo.index().pack(copy.entry())?;
-                let map = map.ok_or_else(|| Error::Busy { what: "the index on this machine".into() })?;
+                let map = map.ok_or_else(unsure)?;
                 let mut firsts = vec![0u32];
                 let mut count = 0;
                 for (_, frame) in map.frames() {
@@ -80,21 +79,30 @@ impl Live {
             }
         };
         let blobs = entry.blobs(copy.frame_number());
-        let is_first = !blobs.clone().any(|blob| entry.is_set(blob));
-        let before = copy.frame().lens.iter().scan(0, |at, len| {
-            let begin = *at;
-            *at += len;
-            Some(begin)
-        });
-        // A blob of no length lies where the next one begins: both are taken.
-        for (n, begin) in before.enumerate() {
-            if begin == copy.at() {
-                let blob = blobs.start + n as u32;
-                entry.bits[blob as usize / 64] |= 1 << (blob % 64);
-            }
+        // What would not be noted would be deleted.
+        if blobs.len() != copy.frame().lens.len() {
+            return Err(unsure());
         }
-        Ok(is_first)
+        let is_first = !blobs.clone().any(|blob| entry.is_set(blob));
+        let mut begin = 0;
+        let mut is_noted = false;
+        for (blob, len) in blobs.zip(&copy.frame().lens) {
+            // A blob of no length lies where the next one begins: both are taken.
+            if begin == copy.at()
+                && let Some(word) = entry.bits.get_mut(blob as usize / 64)
+            {
+                *word |= 1 << (blob % 64);
+                is_noted = true;
+            }
+            begin += len;
+        }
+        if is_noted { Ok(is_first) } else { Err(unsure()) }
     }
+}
+
+/// The error of an index on this machine that says two things of one pack.
+fn unsure() -> Error {
+    Error::Busy { what: "the index on this machine".into() }
 }
 
 /// Walks snapshots, and notes what they need.
@@ -253,6 +261,12 @@ impl<'r> Walk<'r> {
         if let Some(known) = self.stand.get(&name) {
             return Ok(*known);
         }
+        let stands = self.bases_stand(copy, with_condemned)?;
+        self.stand.insert(name, stands);
+        Ok(stands)
+    }
+
+    fn bases_stand(&mut self, copy: &BlobCopy, with_condemned: bool) -> Result<bool> {
         let mut plain = 0;
         for base in &copy.frame().bases {
             let mut size = None;
@@ -262,21 +276,17 @@ impl<'r> Walk<'r> {
                     break;
                 }
             }
-            match size {
-                Some(size) => plain += size,
-                None => plain = usize::MAX / 2,
-            }
+            let Some(size) = size else { return Ok(false) };
+            plain += size;
         }
-        let stands = plain <= limits::FRAME_BASE_PLAIN_MAX;
-        self.stand.insert(name, stands);
-        Ok(stands)
+        // No reader takes more.
+        Ok(plain <= limits::FRAME_BASE_PLAIN_MAX)
     }
 }
 
 /// What a pack's frames are worth, as far as snapshots need them: bytes as they are stored.
 pub(super) fn live_bytes(repo: &Repository, live: &Live, entry: EntryNumber) -> Result<u64> {
     let Some(map) = repo.index().pack(entry)? else { return Ok(0) };
-    let map: Arc<_> = map;
     let mut bytes = 0;
     for (number, (_, frame)) in map.frames().iter().enumerate() {
         let needed = live.of_frame(entry, number as u32);

@@ -34,12 +34,16 @@ pub(super) fn gather(
     proved: &mut HashSet<EntryNumber>,
     monitor: &dyn Monitor,
 ) -> Result<Replacement> {
-    let old = to_replace(repo, condemned)?;
+    let names: HashMap<EntryNumber, PackName> =
+        repo.index().packs()?.into_iter().map(|pack| (pack.number, pack.name)).collect();
+    let old = to_replace(repo, condemned, &names)?;
+    let replaced: HashSet<IndexName> = old.iter().copied().collect();
     let (stored, _) = repo.listed_indexes()?;
     let vouched = repo.vouched()?;
-    let mut kept: BTreeMap<PackName, PackEntry> = BTreeMap::new();
+    // Of one pack different things may be said, and a part of the truth is true too: all of them stay.
+    let mut kept: BTreeMap<PackName, Vec<PackEntry>> = BTreeMap::new();
     let mut last = IndexObject { supersedes: old.clone(), ..IndexObject::default() };
-    let mut unproved: BTreeMap<PackName, (EntryNumber, u64)> = BTreeMap::new();
+    let mut unproved: Vec<Job> = Vec::new();
     for name in &old {
         if monitor.cancelled() {
             return Err(Error::Interrupted);
@@ -48,37 +52,40 @@ pub(super) fn gather(
         let is_full = repo.is_full(&signer);
         if is_full {
             last.supersedes.extend(object.supersedes.iter().filter(|name| stored.contains(name)));
-            let stays = |v: &&Vouched| !condemned.contains(&v.pack) && !old.contains(&v.index);
+            let stays = |v: &&Vouched| !condemned.contains(&v.pack) && !replaced.contains(&v.index);
             last.vouched.extend(object.vouched.iter().filter(stays));
         }
+        let entries = repo.index().entries_of(name)?;
         for pack in object.packs {
             if condemned.contains(&pack.name) || listed.get(&pack.name) != Some(&pack.size) {
                 continue;
             }
-            let is_proved = is_full || vouched.contains(&Vouched { index: *name, pack: pack.name });
-            // Of several that name one pack, one that a full key answers for.
-            if kept.contains_key(&pack.name) && !(is_proved && unproved.contains_key(&pack.name)) {
+            let same = kept.entry(pack.name).or_default();
+            if same.contains(&pack) {
                 continue;
             }
-            unproved.remove(&pack.name);
-            if !is_proved && let Some(entry) = entry_of(repo, name, &pack.name)? {
-                unproved.insert(pack.name, (entry, pack.size));
+            if !is_full && !vouched.contains(&Vouched { index: *name, pack: pack.name }) {
+                let of_pack = entries.iter().filter(|entry| names.get(entry) == Some(&pack.name)).copied();
+                let entries = of_pack.filter(|entry| !proved.contains(entry)).collect();
+                unproved.push(Job { name: pack.name, size: pack.size, entries });
             }
-            kept.insert(pack.name, pack);
+            same.push(pack);
         }
     }
-    prove(repo, &unproved, proved, monitor)?;
+    prove(repo, unproved, proved, monitor)?;
     last.supersedes.sort_unstable();
     last.supersedes.dedup();
     last.vouched.sort_unstable();
     last.vouched.dedup();
-    Ok(Replacement { old: old.len(), kept: kept.into_values().collect(), last })
+    Ok(Replacement { old: old.len(), kept: kept.into_values().flatten().collect(), last })
 }
 
 /// The index objects that name a condemned pack, and small ones of full keys if there are many.
-fn to_replace(repo: &Repository, condemned: &HashSet<PackName>) -> Result<Vec<IndexName>> {
-    let packs: HashMap<EntryNumber, PackName> =
-        repo.index().packs()?.into_iter().map(|pack| (pack.number, pack.name)).collect();
+fn to_replace(
+    repo: &Repository,
+    condemned: &HashSet<PackName>,
+    packs: &HashMap<EntryNumber, PackName>,
+) -> Result<Vec<IndexName>> {
     let (mut old, mut small) = (Vec::new(), Vec::new());
     for object in repo.index().objects()? {
         let entries = repo.index().entries_of(&object.name)?;
@@ -104,29 +111,14 @@ fn to_replace(repo: &Repository, condemned: &HashSet<PackName>) -> Result<Vec<In
     Ok(old)
 }
 
-fn entry_of(repo: &Repository, object: &IndexName, pack: &PackName) -> Result<Option<EntryNumber>> {
-    for entry in repo.index().entries_of(object)? {
-        if repo.index().pack(entry)?.is_some_and(|map| map.name == *pack) {
-            return Ok(Some(entry));
-        }
-    }
-    Ok(None)
-}
-
 /// Reads packs that only writers have indexed: who signs these entries next answers for them.
 fn prove(
     repo: &Repository,
-    unproved: &BTreeMap<PackName, (EntryNumber, u64)>,
+    mut jobs: Vec<Job>,
     proved: &mut HashSet<EntryNumber>,
     monitor: &dyn Monitor,
 ) -> Result<()> {
-    let unproved = unproved.iter().filter(|(_, (entry, _))| !proved.contains(entry));
-    let job = |(name, (entry, size)): (&PackName, &(EntryNumber, u64))| Job {
-        name: *name,
-        size: *size,
-        entries: vec![*entry],
-    };
-    let jobs: Vec<Job> = unproved.map(job).collect();
+    jobs.retain(|job| !job.entries.is_empty());
     for found in packs::read_all(repo, &jobs, monitor)? {
         let object = repo.names().pack(&found.name);
         if let Some(problem) = found.problems.first() {

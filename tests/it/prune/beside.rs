@@ -2,10 +2,11 @@
 //! killed at any moment.
 
 use super::{Tree, assert_whole, day, forgotten, prune, stored, take, tree};
-use crate::support::{Place, Ran, is_long, noise, say};
+use crate::support::{Draw, Place, Ran, is_long, noise, say};
 use estrato::clock::SystemClock;
 use estrato::crypto::keyfile::KeyFile;
 use estrato::crypto::slot::Credential;
+use estrato::format::index::IndexObject;
 use estrato::format::pack::{BlobKind, StorageClass};
 use estrato::repo::{Access, Repository};
 use std::fs;
@@ -127,6 +128,35 @@ fn a_writers_word_lets_go_of_nothing_that_a_full_key_stored() {
     assert_eq!(fs::read(place.path("back/dump")).unwrap(), x);
 }
 
+/// A part of what a pack holds, said by whoever stole a writer's key, does not take the place of the whole.
+#[test]
+fn who_names_a_part_of_a_pack_takes_nothing_of_it_away() {
+    let place = Place::with_repository();
+    place.run(&["key", "add", "--role", "writer", "--label", "w", "--new-key-file", "w"]).expect_code(0);
+    place.write("source/large", noise("large", 4_000_000));
+    place.write("source/small", "1");
+    let first = place.run_as("w", &["snapshot", "source", "--json"]).expect_code(0).json();
+    place.write("source/small", "2");
+    place.run_as("w", &["snapshot", "source"]).expect_code(0);
+    let writer = open(&place, "w", "cache of w");
+    writer.sync_index().unwrap();
+    let named =
+        writer.index().objects().unwrap().into_iter().map(|object| writer.read_index(&object.name).unwrap().1);
+    let is_large = |object: &IndexObject| object.packs.iter().any(|pack| pack.size > 3_000_000);
+    let mut forged = named.into_iter().find(is_large).unwrap();
+    let pack = forged.packs.iter_mut().find(|pack| pack.size > 3_000_000).unwrap();
+    assert!(pack.directory.frames.len() > 1);
+    pack.directory.frames.truncate(1);
+    // Their names are hashes: some come before the honest one, whatever order counts.
+    (0..8).for_each(|_| drop(writer.publish_index(&forged).unwrap()));
+    place.run(&["forget", first["snapshot"].as_str().unwrap()]).expect_code(0);
+    let done = prune(&place, &[]);
+    assert!(done["replaced_indexes"].as_u64().unwrap() >= 9, "{done}");
+    let expected = tree(place.path("source"));
+    place.run(&["--cache-dir", "none", "restore", "latest", "--target", "back"]).expect_code(0);
+    assert!(tree(place.path("back/source")) == expected);
+}
+
 #[test]
 fn a_reader_finds_what_was_written_anew_under_its_feet() {
     let (place, kept) = forgotten(6, 2);
@@ -154,16 +184,6 @@ fn a_reader_finds_what_was_written_anew_under_its_feet() {
         assert!(tree(target) == expected.1);
     }
     assert_eq!(listing.snapshots.len(), kept.len());
-}
-
-/// Numbers that look random, and are the same in every run.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
 }
 
 /// A backup of one of three sources, each with a home of its own.

@@ -3,22 +3,12 @@
 
 use super::double::Fate;
 use super::far::Far;
-use crate::support::{is_long, noise, say};
+use crate::support::{Draw, is_long, noise, say};
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const WRITERS: usize = 8;
-
-/// A generator of numbers that are the same in each run.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
-}
 
 /// A writer's files: some that all have, some of its own, some new in each round.
 fn change(far: &Far, writer: usize, round: usize) -> BTreeMap<String, Vec<u8>> {
