@@ -32,6 +32,9 @@ pub enum StoreFault {
     Exists,
     /// The store, or its permissions, forbid it.
     Denied,
+    /// The object is locked, or under a retention, until a time that the store knows: it is neither deleted nor
+    /// replaced before that, whoever asks.
+    Retained,
     /// The store is full.
     Full,
     /// The object is there, in a class of storage from which it must be thawed before it is read.

@@ -244,6 +244,8 @@ pub const SESSION_RENEW_SECONDS: u64 = 240;
 pub const SESSION_DEAD_SECONDS: i64 = 3600;
 /// Packs that one plan condemns at the most: it has to fit into `LIST_RECORD_MAX`.
 pub const PRUNE_PACKS_MAX: usize = 1_000_000;
+/// Of objects that a store keeps locked, so many are asked for the end of their locks.
+pub const RETAINED_ASKED: usize = 1_000;
 /// So many small packs of one class are merged.
 pub const PRUNE_SMALL_PACKS: usize = 16;
 /// So many small index objects are merged.

@@ -44,6 +44,7 @@ fn hint(e: &Error) -> Option<&'static str> {
         Error::Store(e) => match e.fault {
             StoreFault::Full => "make room where the repository lies; nothing that was there is lost",
             StoreFault::Denied => "you must be let in where the repository lies, and its folder be writable for this",
+            StoreFault::Retained => "the store lets it go when its lock ends; nothing else was harmed",
             StoreFault::Frozen => {
                 "'estrato restore --plan' names the packs to thaw, and --warm-up-command has them thawed first"
             }

@@ -170,7 +170,7 @@ fn show(
             "dry_run": forgot.is_none(), "timezone": rules.zone.iana_name(),
             "groups": decided.groups.iter().map(|group| group_json(repo, group)).collect::<Vec<_>>(),
             "drop": ids(&decided.doomed), "forgotten": ids(&done.gone), "tombstones": ids(&done.buried),
-            "held": ids(&done.held), "unfinished": ids(&done.unfinished),
+            "held": ids(&done.held), "retained": ids(&done.retained), "unfinished": ids(&done.unfinished),
         }));
     }
     let mut text = String::new();
@@ -195,6 +195,10 @@ fn show(
         Some(forgot) => {
             let stays = decided.doomed.len() - forgot.gone.len();
             let _ = writeln!(text, "forgot {}, and kept {}", counted(forgot.gone.len()), counted(kept + stays));
+            if !forgot.retained.is_empty() {
+                let many = counted(forgot.retained.len());
+                let _ = writeln!(text, "{many} retained: the store keeps them locked; a later run forgets them");
+            }
             if !forgot.held.is_empty() {
                 let _ = writeln!(text, "{} came under hold meanwhile, and stay", counted(forgot.held.len()));
             }

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::{output, progress};
 use crate::maintenance::prune::{self, Bounds, Outcome, Sum, Summary};
 use crate::monitor::{Event, Monitor as _};
-use crate::repo::Announced;
+use crate::repo::{Announced, Retained};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -93,11 +93,30 @@ fn done(outcome: &Outcome) -> String {
         output::size(outcome.written),
         output::counted(outcome.indexes, "index object", "index objects"),
     ));
-    if outcome.retained > 0 {
-        let many = output::counted(outcome.retained, "object is", "objects are");
-        text.push_str(&format!("{many} retained by the store, and deleted by a later prune\n"));
+    if !outcome.retained.is_empty() {
+        let many = output::counted(outcome.retained.len() as u64, "object", "objects");
+        let bytes = output::size(outcome.retained.iter().map(|o| o.bytes).sum());
+        let until = outcome.retained.iter().filter_map(|o| o.until).max();
+        let until =
+            until.map_or_else(String::new, |until| format!(", until {} at the latest", output::local_time(until)));
+        text.push_str(&format!(
+            "{many} ({bytes}) retained: the store keeps them locked{until}; nothing needs them, and a later prune \
+             deletes them\n"
+        ));
+    }
+    if let Some(means) = &outcome.kept_by_store {
+        let means = output::escaped_text(means);
+        text.push_str(&format!(
+            "the store keeps what is deleted ({means}): it becomes free as the store's rules say\n"
+        ));
     }
     text
+}
+
+fn retained(object: &Retained) -> serde_json::Value {
+    serde_json::json!({
+        "object": object.name, "bytes": object.bytes, "until": object.until.map(output::utc_time),
+    })
 }
 
 fn document(is_dry: bool, summary: &Summary, outcome: &Outcome) -> serde_json::Value {
@@ -113,6 +132,7 @@ fn document(is_dry: bool, summary: &Summary, outcome: &Outcome) -> serde_json::V
         "dry_run": is_dry, "planned": summary, "waiting": waiting.collect::<Vec<_>>(),
         "ended": outcome.ended.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "deleted_packs": outcome.deleted, "written_bytes": outcome.written,
-        "replaced_indexes": outcome.indexes, "retained_objects": outcome.retained,
+        "replaced_indexes": outcome.indexes, "retained": outcome.retained.iter().map(retained).collect::<Vec<_>>(),
+        "kept_by_store": outcome.kept_by_store,
     })
 }

@@ -268,7 +268,7 @@ impl Repository {
         }
         // What was written anew is named by an index object that is new.
         let (held, (listed, _)) = (self.indexes_held()?, self.listed_indexes()?);
-        let has_moved = !listed.is_subset(&held);
+        let has_moved = listed.keys().any(|name| !held.contains(name));
         if has_moved {
             self.sync_index()?;
         }

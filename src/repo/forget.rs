@@ -36,6 +36,8 @@ pub struct Forgot {
     pub buried: Vec<SnapshotId>,
     /// Those that stay: meanwhile somebody put them under hold.
     pub held: Vec<SnapshotId>,
+    /// Those that stay: the store keeps their objects locked.
+    pub retained: Vec<SnapshotId>,
     /// Those that stay: their sessions' objects are there, on a store that cannot create only if absent.
     pub unfinished: Vec<SnapshotId>,
 }
@@ -72,10 +74,13 @@ impl Repository {
                     outcome.gone.push(*id);
                     outcome.buried.push(*id);
                 }
-                (false, false) => {
-                    self.drop_snapshot(id)?;
-                    outcome.gone.push(*id);
-                }
+                (false, false) => match self.drop_snapshot(id) {
+                    Err(Error::Store(e)) if e.fault == StoreFault::Retained => outcome.retained.push(*id),
+                    dropped => {
+                        dropped?;
+                        outcome.gone.push(*id);
+                    }
+                },
             }
         }
         Ok(outcome)

@@ -99,7 +99,9 @@ pub(super) fn upload(
         };
         match created {
             // A writer that may not read packs was not told that an answer was lost.
-            Err(e) if e.fault == StoreFault::Denied && repo.lists_pack(&entry.name, bytes.len() as u64) => {}
+            Err(e)
+                if matches!(e.fault, StoreFault::Denied | StoreFault::Retained)
+                    && repo.lists_pack(&entry.name, bytes.len() as u64) => {}
             Err(e) => {
                 state.has_failed.store(true, Ordering::Relaxed);
                 return Err(e.into());

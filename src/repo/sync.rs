@@ -12,7 +12,7 @@ use crate::id::{IndexName, PackName, SignerId, TenantId};
 use crate::index::{EntryNumber, Keeper, Take, Trouble};
 use crate::limits;
 use crate::store::{Listed, Store};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// How often the index is listed where objects vanish from it.
@@ -195,15 +195,17 @@ impl Repository {
         read_object(&*self.store, &self.names, &self.realm(), |signer| self.is_admitted(signer), name)
     }
 
-    /// The index objects that the store lists, and those of them that a full key's objects replace.
+    /// The index objects that the store lists, with their bytes, and those of them that a full key's objects
+    /// replace.
     ///
     /// # Errors
     /// The store's, and the local index's.
-    pub fn listed_indexes(&self) -> Result<(HashSet<IndexName>, HashSet<IndexName>)> {
+    pub fn listed_indexes(&self) -> Result<(HashMap<IndexName, u64>, HashSet<IndexName>)> {
         let listed = self.store.list(&self.names.indexes())?;
-        let listed: HashSet<IndexName> = listed.iter().filter_map(|o| last_part(&o.name).parse().ok()).collect();
+        let named = listed.iter().filter_map(|o| Some((last_part(&o.name).parse().ok()?, o.size)));
+        let listed: HashMap<IndexName, u64> = named.collect();
         let mut superseded = self.index.superseded(&self.full_signers())?;
-        superseded.retain(|name| listed.contains(name));
+        superseded.retain(|name| listed.contains_key(name));
         Ok((listed, superseded))
     }
 

@@ -397,6 +397,10 @@ impl Store for Cached {
         self.inner.protection()
     }
 
+    fn retained_until(&self, name: &str) -> Option<crate::clock::Timestamp> {
+        self.inner.retained_until(name)
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         self.inner.create(name, data.clone())?;
         if (self.rule)(name) != Lasting::No {

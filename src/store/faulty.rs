@@ -220,6 +220,10 @@ impl Store for Faulty {
         self.inner.protection()
     }
 
+    fn retained_until(&self, name: &str) -> Option<crate::clock::Timestamp> {
+        self.inner.retained_until(name)
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         let go = |overwrite| match overwrite {
             true => self.inner.write(name, data.clone()),

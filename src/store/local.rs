@@ -14,6 +14,7 @@ use super::staged::Mode;
 use super::{Listed, Store, fault, folders, listing, staged, wrapped};
 use crate::error::{Error, Result, StoreError, StoreFault};
 use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
@@ -150,6 +151,16 @@ fn failed(operation: &'static str, name: &str, e: &io::Error) -> StoreError {
     }
 }
 
+/// True for a file that was made immutable (`chattr +i`), or that may only grow, and for one in such a folder.
+fn is_locked(place: &Path) -> bool {
+    let lock = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    let is_marked = |path: &Path| {
+        let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+        found.is_ok_and(|found| found.stx_attributes.intersects(lock))
+    };
+    is_marked(place) || place.parent().is_some_and(is_marked)
+}
+
 /// Some bytes of a file that holds them.
 fn bytes(name: &str, file: &File, offset: u64, len: usize) -> Result<Bytes, StoreError> {
     let mut bytes = vec![0; len];
@@ -215,7 +226,16 @@ impl Store for Local {
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.sized("delete", name)?;
-        std::fs::remove_file(self.place("delete", name)?).map_err(|e| failed("delete", name, &e))
+        let place = self.place("delete", name)?;
+        std::fs::remove_file(&place).map_err(|e| match e.kind() {
+            io::ErrorKind::PermissionDenied if is_locked(&place) => fault::new(
+                StoreFault::Retained,
+                "delete",
+                name,
+                "its file is marked as one that is not to be changed",
+            ),
+            _ => failed("delete", name, &e),
+        })
     }
 }
 
@@ -288,6 +308,27 @@ mod tests {
         let e = store.create("packs/ab", Bytes::new()).unwrap_err();
         assert_eq!(e.fault, StoreFault::Denied, "{e}");
         assert!(e.to_string().starts_with("create packs/ab: /sys/estrato/store: "), "{e}");
+    }
+
+    #[test]
+    fn a_file_that_is_locked_is_retained() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path()).unwrap();
+        store.create("packs/ab", Bytes::new()).unwrap();
+        let mark = |how: &str, name: &str| {
+            let marked = std::process::Command::new("chattr").arg(how).arg(folder.path().join(name)).output();
+            marked.is_ok_and(|ran| ran.status.success())
+        };
+        if !mark("+i", "packs/ab") {
+            println!("SKIPPED: this file system, or this user, makes no file immutable");
+            return;
+        }
+        let refused = store.delete("packs/ab").unwrap_err();
+        assert!(mark("-i", "packs/ab") && mark("+a", "packs"));
+        let below = store.delete("packs/ab").unwrap_err();
+        assert!(mark("-a", "packs"));
+        assert_eq!((refused.fault, below.fault), (StoreFault::Retained, StoreFault::Retained), "{refused}");
+        store.delete("packs/ab").unwrap();
     }
 
     #[test]

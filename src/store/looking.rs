@@ -42,6 +42,10 @@ impl Store for Looking {
         self.0.protection()
     }
 
+    fn retained_until(&self, name: &str) -> Option<crate::clock::Timestamp> {
+        self.0.retained_until(name)
+    }
+
     fn create(&self, name: &str, data: Bytes) -> Result<(), StoreError> {
         self.look(name)?;
         self.0.create(name, data)

@@ -146,11 +146,19 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`crate::error::StoreFault::NotFound`], where the store tells: some say that every delete is done.
+    /// [`crate::error::StoreFault::Retained`] for what is locked; a store with versions may hide it instead, and
+    /// say that it is done.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 
     /// Whether what is deleted or overwritten can be had back: versioning, object lock, and their like.
     fn protection(&self) -> Protection {
         Protection::Unknown("it is nothing that such a store tells".into())
+    }
+
+    /// Until when an object is kept that could not be deleted ([`crate::error::StoreFault::Retained`]), if the
+    /// store tells: under a hold it knows of no end.
+    fn retained_until(&self, _name: &str) -> Option<Timestamp> {
+        None
     }
 }
 

@@ -8,6 +8,7 @@ mod double;
 mod enforced;
 mod far;
 mod faults;
+mod locked;
 mod network;
 mod policy;
 mod program;

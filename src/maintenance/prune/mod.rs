@@ -31,14 +31,15 @@ mod replace;
 
 pub use choose::Bounds;
 
-use crate::error::{Error, Result, StoreFault};
+use crate::error::{Error, Result};
 use crate::format::records::Plan;
-use crate::id::{PackName, SnapshotId};
+use crate::id::{IndexName, PackName, SnapshotId};
 use crate::index::{EntryNumber, KnownPack};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::{self, Announced, Fate, Packed, Repository};
+use crate::repo::{self, Announced, Fate, Packed, Repository, Retained};
 use crate::snapshot::{self, Snapshot};
+use crate::store::Protection;
 use choose::{Choice, PackUse, choose};
 use live::{Live, Standing, Walk, live_bytes};
 use std::collections::{HashMap, HashSet};
@@ -95,8 +96,10 @@ pub struct Outcome {
     pub written: u64,
     /// Index objects that were replaced.
     pub indexes: u64,
-    /// Objects that the store would not delete.
-    pub retained: u64,
+    /// Objects that the store would not delete yet. Nothing needs them; the next prune tries again.
+    pub retained: Vec<Retained>,
+    /// How the store keeps what was deleted for a while, in words, if it told that it does.
+    pub kept_by_store: Option<String>,
 }
 
 /// A prune that was thought out, and has changed nothing.
@@ -310,14 +313,23 @@ fn finish(
     // The index on this machine forgets what is replaced before it is gone.
     repo.sync_index()?;
     monitor.event(Event::Phase { name: "deleting", total_bytes: None });
-    let (_, superseded) = repo.listed_indexes()?;
-    let superseded: Vec<String> = superseded.iter().map(|name| repo.names().index(name)).collect();
-    outcome.retained += delete(repo, &superseded, monitor)?;
-    let packs: Vec<String> = plan.condemned.iter().map(|name| repo.names().pack(name)).collect();
-    let retained = delete(repo, &packs, monitor)?;
-    outcome.retained += retained;
-    outcome.deleted = packs.len() as u64 - retained;
-    repo.end_plan(plan.number)
+    let (sizes, superseded) = repo.listed_indexes()?;
+    let sized = |name: &IndexName| (repo.names().index(name), sizes.get(name).copied().unwrap_or_default());
+    let superseded: Vec<(String, u64)> = superseded.iter().map(sized).collect();
+    outcome.retained = repo::delete_all(&**repo.store(), &superseded, monitor)?;
+    let sized = |name: &PackName| (repo.names().pack(name), listed.get(name).copied().unwrap_or_default());
+    let packs: Vec<(String, u64)> = plan.condemned.iter().map(sized).collect();
+    let retained = repo::delete_all(&**repo.store(), &packs, monitor)?;
+    outcome.deleted = (packs.len() - retained.len()) as u64;
+    outcome.retained.extend(retained);
+    repo.end_plan(plan.number)?;
+    if outcome.deleted > 0
+        && repo.store().is_far()
+        && let Protection::Stands(means) = repo.store().protection()
+    {
+        outcome.kept_by_store = Some(means);
+    }
+    Ok(())
 }
 
 /// What snapshots need that the plan did not see. Where another prune carries out the same plan, what it
@@ -376,29 +388,4 @@ fn settle_sessions(repo: &Repository, plan: &Plan, outcome: &mut Outcome) -> Res
         }
     }
     Ok(())
-}
-
-/// Deletes objects, and counts those that the store keeps back.
-fn delete(repo: &Repository, names: &[String], monitor: &dyn Monitor) -> Result<u64> {
-    let mut retained = 0;
-    let store = repo.store();
-    repo::ask(
-        &**store,
-        names,
-        |name| store.delete(name),
-        |_, deleted| {
-            if monitor.cancelled() {
-                return Err(Error::Interrupted);
-            }
-            match deleted {
-                Ok(()) => {}
-                Err(e) if e.fault == StoreFault::NotFound => {}
-                // Locked, or under a retention of the store's own.
-                Err(e) if e.fault == StoreFault::Denied => retained += 1,
-                Err(e) => return Err(e.into()),
-            }
-            Ok(())
-        },
-    )?;
-    Ok(retained)
 }

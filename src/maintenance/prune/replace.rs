@@ -51,7 +51,7 @@ pub(super) fn gather(
         let (signer, object) = repo.read_index(name)?;
         let is_full = repo.is_full(&signer);
         if is_full {
-            last.supersedes.extend(object.supersedes.iter().filter(|name| stored.contains(name)));
+            last.supersedes.extend(object.supersedes.iter().filter(|name| stored.contains_key(name)));
             let stays = |v: &&Vouched| !condemned.contains(&v.pack) && !replaced.contains(&v.index);
             last.vouched.extend(object.vouched.iter().filter(stays));
         }

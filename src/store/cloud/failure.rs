@@ -75,6 +75,17 @@ impl Failure {
     }
 }
 
+/// What stores answer where an object is under a retention, a lock or a hold of theirs.
+const LOCKED: [&str; 7] = [
+    "BlobImmutableDueToPolicy",
+    "BlobImmutableDueToLegalHold",
+    "ObjectLocked",
+    "ObjectLockedByBucketPolicy",
+    "ObjectUnderActiveHold",
+    "RetentionPolicyNotMet",
+    "FileImmutable",
+];
+
 /// Who was asked.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
@@ -136,6 +147,13 @@ impl Asked {
         let passing = Failure { again: Again::Later(answer.after), ..Failure::passing(said(&answer)) };
         let denied = |what: &str| Failure::new(StoreFault::Denied, format!("{what} ({})", said(&answer)));
         let other = |what: &str| Failure::new(StoreFault::Other, format!("{what} ({})", said(&answer)));
+        if answer.is_locked || answer.status == 451 || LOCKED.iter().any(|known| code.eq_ignore_ascii_case(known)) {
+            return Failure::new(StoreFault::Retained, format!("the store keeps it locked ({})", said(&answer)));
+        }
+        if answer.wants_digest {
+            let why = format!("the store wants a digest ({})", said(&answer));
+            return Failure { again: Again::Once, arrived: false, ..Failure::new(StoreFault::Other, why) };
+        }
         match (answer.status, code) {
             (_, "ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired") => {
                 Failure { again: Again::Once, ..denied("the credentials have expired") }
@@ -153,7 +171,6 @@ impl Asked {
             }
             // A write that conflicts with one that is under way, and did not take place.
             (409, "ConditionalRequestConflict" | "OperationAborted") => passing,
-            (409, "BlobImmutableDueToPolicy") => denied("the object is locked"),
             (409 | 412, _) => Failure::new(StoreFault::Exists, "it exists already"),
             (_, "NoSuchBucket" | "ContainerNotFound" | "ContainerBeingDeleted") => {
                 other(&format!("there is no such {bucket}"))
@@ -213,6 +230,10 @@ mod tests {
             (403, "SignatureDoesNotMatch", StoreFault::Denied, Again::Never),
             (400, "ExpiredToken", StoreFault::Denied, Again::Once),
             (401, "", StoreFault::Denied, Again::Once),
+            (409, "BlobImmutableDueToPolicy", StoreFault::Retained, Again::Never),
+            (403, "retentionPolicyNotMet", StoreFault::Retained, Again::Never),
+            (403, "ObjectLockedByBucketPolicy", StoreFault::Retained, Again::Never),
+            (451, "", StoreFault::Retained, Again::Never),
             (403, "InvalidObjectState", StoreFault::Frozen, Again::Never),
             (409, "BlobArchived", StoreFault::Frozen, Again::Never),
             (507, "", StoreFault::Full, Again::Never),
@@ -237,6 +258,9 @@ mod tests {
                 "{found:?}"
             );
         }
+        let code = Some("AccessDenied".to_owned());
+        let answer = Answer { host: "store".into(), status: 403, code, is_locked: true, ..Answer::default() };
+        assert_eq!(asked(true).refused(answer).fault, StoreFault::Retained);
         let region = Some("eu-west-1".to_owned());
         let answer = Answer { host: "store".into(), status: 301, region, ..Answer::default() };
         assert!(asked(true).refused(answer).why.contains("region=eu-west-1"));

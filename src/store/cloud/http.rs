@@ -2,9 +2,9 @@
 //! answer, and notes how each ended, so that nobody has to look into texts that may hold a signature.
 //! It follows no redirection and tries nothing again.
 
-use super::page;
 use super::patience::Patience;
 use super::turn::Turn;
+use super::{digest, page};
 use crate::limits;
 use crate::store::pace::{Pace, Rates};
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ use object_store::{ClientConfigKey, ClientOptions, HeaderMap};
 use std::error::Error as StdError;
 use std::future::Future as _;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -59,6 +60,10 @@ pub(super) struct Answer {
     pub status: u16,
     /// Such as `NoSuchBucket`: letters, digits and dots.
     pub code: Option<String>,
+    /// It says that the object is locked.
+    pub is_locked: bool,
+    /// It wants a digest beside what is put there; the next request brings one.
+    pub wants_digest: bool,
     /// The bucket's region, where a store names it.
     pub region: Option<String>,
     /// When the store wants to be asked again.
@@ -110,7 +115,8 @@ impl HttpConnector for Connector {
             .tls_certs_merge(self.authorities.iter().cloned())
             .build()
             .map_err(|e| object_store::Error::Generic { store: "HTTP", source: Box::new(e) })?;
-        Ok(HttpClient::new(Client { client, patience: self.patience.clone(), rates: self.rates.clone() }))
+        let (patience, rates) = (self.patience.clone(), self.rates.clone());
+        Ok(HttpClient::new(Client { client, patience, rates, brings_digests: AtomicBool::new(false) }))
     }
 }
 
@@ -119,6 +125,8 @@ struct Client {
     client: reqwest::Client,
     patience: Patience,
     rates: Rates,
+    /// The store has asked for them.
+    brings_digests: AtomicBool,
 }
 
 /// An error without words: those were noted.
@@ -166,10 +174,14 @@ impl HttpService for Client {
         };
         if is_success {
             answer.cut = page::is_cut(&bytes);
-            answer.status = part_of(&parts.headers, &bytes).unwrap_or(answer.status);
+            if let Some(status) = part_of(&parts.headers, &bytes) {
+                answer.status = status;
+                refusal(&mut answer, &parts.headers, &bytes);
+            }
         } else {
             refusal(&mut answer, &parts.headers, &bytes);
         }
+        self.brings_digests.fetch_or(answer.wants_digest, Ordering::Relaxed);
         noted.note(Heard::Answer(answer));
         let body = if is_success { page::without_strangers(bytes) } else { Bytes::new() };
         Ok(HttpResponse::from_parts(parts, body.into()))
@@ -185,6 +197,12 @@ impl Client {
         };
         let mut request = reqwest::Request::new(parts.method, url);
         *request.headers_mut() = parts.headers;
+        if self.brings_digests.load(Ordering::Relaxed)
+            && request.method() == http::Method::PUT
+            && let Some(digest) = digest::of(body.clone()).await
+        {
+            request.headers_mut().insert("content-md5", digest);
+        }
         let moved = Arc::new(Mutex::new(Instant::now() + self.patience.connect + self.patience.idle));
         if body.content_length() > 0 {
             let patience = self.patience.clone();
@@ -372,6 +390,8 @@ fn refusal(answer: &mut Answer, headers: &HeaderMap, body: &[u8]) {
         rest.split_once(close).map(|(inside, _)| inside)
     };
     let code = header("x-ms-error-code")
+        // Of a request among several.
+        .or_else(|| between("x-ms-error-code: ", "\r\n"))
         .or_else(|| between("<Code>", "</Code>"))
         .or_else(|| between("\"error\":\"", "\""))
         .or_else(|| between("\"error\": \"", "\""));
@@ -382,6 +402,11 @@ fn refusal(answer: &mut Answer, headers: &HeaderMap, body: &[u8]) {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
     answer.code = code.filter(name).map(str::to_owned);
+    let message = between("<Message>", "</Message>").unwrap_or_default().to_lowercase();
+    // A lock that is to come.
+    answer.wants_digest = message.contains("content-md5") && message.contains("object lock");
+    let is_locked = ["object lock", "worm protected"].iter().any(|words| message.contains(words));
+    answer.is_locked = is_locked && !answer.wants_digest;
     let region = header("x-amz-bucket-region").or_else(|| between("<Region>", "</Region>"));
     answer.region = region.filter(name).map(str::to_owned);
     let after = header("retry-after").and_then(|text| text.parse().ok());
@@ -425,6 +450,22 @@ mod tests {
         assert_eq!(told(&[], &format!("<Code>{}</Code>", "a".repeat(64))).code, None);
         let elsewhere = told(&[("x-amz-bucket-region", "eu-west-1"), ("retry-after", "7")], "");
         assert_eq!((elsewhere.region.as_deref(), elsewhere.after), (Some("eu-west-1"), Some(Duration::from_secs(7))));
+    }
+
+    #[test]
+    fn that_an_object_is_locked_is_told_by_words() {
+        let s3 = |message: &str, more: &str| {
+            let text = format!("<Error><Code>AccessDenied</Code><Message>{message}</Message>{more}</Error>");
+            told(&[], &text).is_locked
+        };
+        assert!(s3("Access Denied because object protected by object lock.", ""));
+        assert!(s3("Object is WORM protected and cannot be overwritten", ""));
+        assert!(!s3("Access Denied", "<Resource>/bucket/object lock</Resource>"));
+        let wants = "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock";
+        let wants = told(&[], &format!("<Code>InvalidRequest</Code><Message>{wants} parameters</Message>"));
+        assert!(wants.wants_digest && !wants.is_locked);
+        let part = "--b\r\nHTTP/1.1 409 No\r\nx-ms-error-code: BlobImmutableDueToPolicy\r\n\r\n";
+        assert_eq!(told(&[], part).code.as_deref(), Some("BlobImmutableDueToPolicy"));
     }
 
     #[test]

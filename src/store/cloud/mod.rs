@@ -8,6 +8,7 @@
 //! error holds any part of a request.
 
 mod azure;
+mod digest;
 mod engine;
 mod failure;
 mod fetch;
@@ -18,6 +19,7 @@ mod page;
 mod patience;
 mod profile;
 mod protection;
+mod retained;
 mod s3;
 mod turn;
 
@@ -520,5 +522,9 @@ impl Store for Cloud {
 
     fn protection(&self) -> Protection {
         self.engine.wait(self.find_protection())
+    }
+
+    fn retained_until(&self, name: &str) -> Option<Timestamp> {
+        self.engine.wait(self.find_retention(name))
     }
 }

@@ -1,6 +1,7 @@
 //! Whether a cloud store can give back what was deleted or overwritten: versioning, object lock and what
 //! is like them. `object_store` has no such question, so it is asked here, signed by `object_store`'s own
-//! means. It changes nothing, and who may not ask is told that it is unknown.
+//! means. It changes nothing, and who may not ask is told that it is unknown. How long a single object is
+//! kept is asked the same way ([`super::retained`]).
 
 use super::super::Protection;
 use super::http::Connector;
@@ -8,6 +9,7 @@ use super::patience::{Patience, Trial};
 use super::{Cloud, options};
 use crate::error::{Error, Result, StoreFault};
 use bytes::Bytes;
+use http::Method;
 use object_store::HeaderMap;
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::azure::{AzureAuthorizer, AzureCredentialProvider};
@@ -42,7 +44,7 @@ pub(super) enum Asker {
 /// Asks a store about itself.
 pub(super) struct Inquiry {
     client: HttpClient,
-    asker: Asker,
+    pub(super) asker: Asker,
 }
 
 fn generic(source: impl std::error::Error + Send + Sync + 'static) -> object_store::Error {
@@ -62,8 +64,9 @@ impl Inquiry {
         Ok(Self { client, asker })
     }
 
-    async fn ask(&self, url: &Url) -> object_store::Result<(HeaderMap, Bytes)> {
+    async fn ask(&self, method: &Method, url: &Url) -> object_store::Result<(HeaderMap, Bytes)> {
         let mut request = HttpRequest::new(HttpRequestBody::empty());
+        *request.method_mut() = method.clone();
         *request.uri_mut() = url.as_str().parse().map_err(generic)?;
         match &self.asker {
             Asker::S3 { region, credentials, .. } => {
@@ -103,14 +106,23 @@ impl Cloud {
         }
     }
 
+    async fn told(&self, url: &Url, query: &str) -> Result<Option<(HeaderMap, String)>, String> {
+        self.answer(Method::GET, url, Some(query)).await
+    }
+
     /// The answer to a question; `None` for one that is not found.
-    async fn answer(&self, url: &Url, query: &str) -> Result<Option<(HeaderMap, String)>, String> {
+    pub(super) async fn answer(
+        &self,
+        method: Method,
+        url: &Url,
+        query: Option<&str>,
+    ) -> Result<Option<(HeaderMap, String)>, String> {
         let mut url = url.clone();
-        url.set_query(Some(query));
+        url.set_query(query);
         let patience = Patience { tries: TRIES.min(self.patience.tries), ..self.patience.clone() };
-        let mut trial = Trial::new(&patience, "ask", query);
+        let mut trial = Trial::new(&patience, "ask", query.unwrap_or_default());
         loop {
-            match self.once(self.inquiry.ask(&url)).await {
+            match self.once(self.inquiry.ask(&method, &url)).await {
                 Ok(((headers, body), _)) => {
                     return Ok(Some((headers, String::from_utf8_lossy(&body).into_owned())));
                 }
@@ -121,7 +133,7 @@ impl Cloud {
     }
 
     async fn of_s3(&self, bucket: &Url) -> Protection {
-        let versioning = match self.answer(bucket, "versioning").await {
+        let versioning = match self.told(bucket, "versioning").await {
             // A server that knows no such question may answer with a listing.
             Ok(Some((_, text))) if text.contains("Versioning") && !text.contains("<ListBucketResult") => {
                 Ok((between(&text, "Status") == Some("Enabled")).then(|| "versioning".to_owned()))
@@ -129,7 +141,7 @@ impl Cloud {
             Ok(_) => Err("the store does not say".into()),
             Err(why) => Err(why),
         };
-        let lock = match self.answer(bucket, "object-lock").await {
+        let lock = match self.told(bucket, "object-lock").await {
             Ok(Some((_, text))) => {
                 Ok((between(&text, "ObjectLockEnabled") == Some("Enabled")).then(|| "object lock".to_owned()))
             }
@@ -142,7 +154,7 @@ impl Cloud {
     }
 
     async fn of_gcs(&self, bucket: &Url) -> Protection {
-        match self.answer(bucket, "fields=versioning,retentionPolicy,softDeletePolicy").await {
+        match self.told(bucket, "fields=versioning,retentionPolicy,softDeletePolicy").await {
             Ok(Some((_, text))) => found(of_google(&text)),
             Ok(None) => Protection::Unknown("the store does not say".into()),
             Err(why) => Protection::Unknown(why),
@@ -151,12 +163,12 @@ impl Cloud {
 
     /// Whether blobs have versions Azure tells only to who manages the account.
     async fn of_azure(&self, service: &Url, container: &Url) -> Protection {
-        let locked = match self.answer(container, "restype=container").await {
+        let locked = match self.told(container, "restype=container").await {
             Ok(Some((headers, _))) => Ok(immutable(&headers).then(|| "immutability".to_owned())),
             Ok(None) => Err("the store does not say".into()),
             Err(why) => Err(why),
         };
-        let soft = match self.answer(service, "restype=service&comp=properties").await {
+        let soft = match self.told(service, "restype=service&comp=properties").await {
             Ok(Some((_, text))) => Ok(soft_delete(&text)),
             Ok(None) => Err("the store does not say".into()),
             Err(why) => Err(why),
