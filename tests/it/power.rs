@@ -7,13 +7,8 @@ mod full;
 mod kills;
 mod mount;
 
-use crate::support::files_below;
+use crate::support::{files_below, is_long};
 use std::path::Path;
-
-/// True if the tests that take minutes are asked for.
-fn is_long() -> bool {
-    std::env::var_os("ESTRATO_LONG_TESTS").is_some()
-}
 
 /// Some of these, spread evenly, with the first and the last; all of them in a long run.
 fn sample<T: Copy>(all: &[T], some: usize) -> Vec<T> {
