@@ -115,7 +115,7 @@ fn pack(c: &mut Criterion) {
             |frames| {
                 let mut pack = PackBuilder::new(&realm, Cipher::Aes256Gcm, StorageClass::Data, &public).unwrap();
                 frames.into_iter().for_each(|f| pack.push(f).unwrap());
-                pack.finish().bytes.len()
+                pack.finish().unwrap().bytes.len()
             },
             BatchSize::LargeInput,
         )

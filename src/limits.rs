@@ -37,6 +37,25 @@ pub const PACK_MAX: u64 = 128 * 1024 * 1024;
 /// A pack's sealed directory, bytes.
 pub const DIRECTORY_MAX: usize = 16 * 1024 * 1024;
 
+/// Recovery shards for a thousand others that a tenant may ask for.
+pub const PARITY_MAX: u16 = 500;
+/// About so many shards a writer cuts a pack into.
+pub const PARITY_SHARDS: usize = 1024;
+/// Shards of a pack's data, and as many of its parity, at most.
+pub const PARITY_SHARDS_MAX: usize = 32_768;
+/// A shard, bytes: a power of two from this one on.
+pub const PARITY_SHARD_MIN: u64 = 512;
+/// The largest shard, bytes.
+pub const PARITY_SHARD_MAX: u64 = 16 * 1024;
+/// Different descriptors of one damaged pack that are tried: an honest pack has one.
+pub const PARITY_DESCRIPTORS: usize = 4;
+/// Where what looks like a descriptor is hashed to see whether it is one: so many times the bytes there are.
+pub const PARITY_SEARCH: usize = 4;
+/// Packs that were mended in memory and are kept for readers.
+pub const MENDED_PACKS: usize = 2;
+/// Packs of which is remembered that they could not be mended.
+pub const MENDED_IN_VAIN: usize = 65_536;
+
 /// An index object is written once its entries hold this many blobs, or when
 /// `INDEX_FLUSH_SECONDS` have passed since the last one.
 pub const INDEX_BLOBS_TARGET: usize = 65_536;

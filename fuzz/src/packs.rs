@@ -152,7 +152,7 @@ fn built(data: &[u8]) -> bool {
         plains.push(blobs.concat());
         builder.push(compressor.encode(frame).unwrap().0).unwrap();
     }
-    let pack = builder.finish();
+    let pack = builder.finish().unwrap();
     let whole = open(&pack.bytes).unwrap();
     assert_eq!(pack.entry.size, pack.bytes.len() as u64);
     let mut decompressor = Decompressor::new().unwrap();
@@ -213,7 +213,7 @@ pub fn seeds() -> Seeds {
     whole.extend_from_slice(&encode(&Directory { class: StorageClass::Data, frames: vec![frame] }, false));
     let trailer = Trailer { directory: (whole.len() - 1 + TAG_LEN) as u64, parity: 0 }.encode();
     let builder = PackBuilder::new(&realm(&keys().ids), HEADER.cipher, StorageClass::Data, &keys().public).unwrap();
-    let pack = builder.finish().bytes;
+    let pack = builder.finish().unwrap().bytes;
     vec![
         ("directory".into(), chosen(0, &encode(&directory(false), false))),
         ("directory-with-ids".into(), chosen(1, &encode(&directory(true), true))),

@@ -244,7 +244,7 @@ fn signers() -> SignerList {
         signer(2, Role::Writer, SlotKind::Recipient, Some(gone)),
         signer(3, Role::Writer, SlotKind::Password, None),
     ];
-    SignerList { version: 3, signers }
+    SignerList { version: 3, signers, ..SignerList::default() }
 }
 
 fn manifest() -> Manifest {

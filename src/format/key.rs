@@ -1,6 +1,7 @@
 //! Keys as they are stored: slots, the secrets inside them, and who may sign.
 
 use super::cbor::{Fields, Record, bounded, count, exact, finished};
+use super::parity::Parity;
 use crate::clock::Timestamp;
 use crate::error::Malformed;
 use crate::id::{SignerId, SlotId, TenantId};
@@ -266,10 +267,12 @@ pub struct SignerList {
     pub version: u64,
     /// Everyone who was ever admitted.
     pub signers: Vec<Signer>,
+    /// How much parity new packs get.
+    pub parity: Parity,
 }
 
 impl SignerList {
-    /// The record: 0 version, 1 signers.
+    /// The record: 0 version, 1 signers, 2 parity.
     pub fn encode(&self) -> Vec<u8> {
         let mut signers = Vec::new();
         for s in &self.signers {
@@ -288,6 +291,9 @@ impl SignerList {
             e.writer_mut().extend_from_slice(&signers);
             Ok(())
         });
+        if !self.parity.is_none() {
+            r.u64(2, self.parity.number().into());
+        }
         r.finish()
     }
 
@@ -295,9 +301,14 @@ impl SignerList {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut list = Self::default();
         let mut f = Fields::begin(Decoder::new(bytes))?;
-        while let Some(key) = f.next(&[0, 1])? {
+        while let Some(key) = f.next(&[0, 1, 2])? {
             if key == 0 {
                 list.version = f.value().u64()?;
+                continue;
+            }
+            if key == 2 {
+                list.parity = Parity::per_mille(f.value().u64()?)
+                    .ok_or_else(|| Malformed::new("a list of signers with more parity than there can be"))?;
                 continue;
             }
             for _ in 0..count(f.value(), limits::SLOTS_MAX)? {
@@ -407,7 +418,7 @@ mod tests {
             added: Timestamp { seconds: 5, nanos: 6 },
             removed: Some(Timestamp { seconds: 7, nanos: 8 }),
         };
-        SignerList { version: 3, signers: vec![signer] }
+        SignerList { version: 3, signers: vec![signer], parity: Parity::NONE }
     }
 
     #[test]
@@ -488,7 +499,7 @@ mod tests {
     fn a_list_of_signers_with_fields_of_a_newer_program_is_refused() {
         let mut r = Record::new();
         r.u64(0, 3).raw(1, &[0x80]);
-        assert_eq!(SignerList::decode(&r.finish()).unwrap(), SignerList { version: 3, signers: Vec::new() });
+        assert_eq!(SignerList::decode(&r.finish()).unwrap(), SignerList { version: 3, ..SignerList::default() });
         r.u64(2, 1);
         assert!(SignerList::decode(&r.finish()).is_err(), "it would be written again without them");
     }

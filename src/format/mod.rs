@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod names;
 pub mod node;
 pub mod pack;
+pub mod parity;
 pub mod records;
 pub mod standing;
 

@@ -1,7 +1,7 @@
 //! The inside of a pack: its directory of frames, and its trailer.
 //!
-//! A pack is: header, sealed data key, frames, parity (none yet), sealed
-//! directory, sealed trailer, hash. Frames lie one after the other, so the
+//! A pack is: header, sealed data key, frames, parity if the tenant wants it
+//! ([`super::parity`]), sealed directory, sealed trailer, hash. Frames lie one after the other, so the
 //! directory gives lengths and a reader adds them up. The directory leaves
 //! out the blobs' ids: whoever opens the frames can compute them, and the
 //! index holds them; the same record with ids is the index's own.
@@ -332,7 +332,7 @@ impl Directory {
 pub struct Trailer {
     /// Bytes of the sealed directory.
     pub directory: u64,
-    /// Bytes of parity between the frames and the directory. Reserved: 0.
+    /// Bytes of parity between the frames and the directory; 0 for none.
     pub parity: u64,
 }
 

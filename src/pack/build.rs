@@ -4,13 +4,15 @@
 //! or an answer that was lost, is another pack with another name.
 
 use super::codec::EncodedFrame;
+use super::parity;
 use crate::crypto::aead::Sealer;
 use crate::crypto::envelope::Realm;
 use crate::crypto::hpke::PublicKey;
 use crate::error::{Error, Result};
 use crate::format::header::{self, Cipher, Header, ObjectType, associated_data, ordinal};
 use crate::format::index::PackEntry;
-use crate::format::pack::{Directory, Frame, StorageClass, TAG_LEN, Trailer};
+use crate::format::pack::{Directory, Frame, StorageClass, TRAILER_LEN, Trailer};
+use crate::format::parity::{Layout, Parity};
 use crate::id::{PackName, TenantId};
 use crate::limits;
 
@@ -23,6 +25,7 @@ pub struct PackBuilder {
     directory: Directory,
     blobs: usize,
     target: usize,
+    parity: Parity,
 }
 
 /// A pack that can be uploaded, and its entry for the index.
@@ -73,7 +76,17 @@ impl PackBuilder {
             directory: Directory { class, frames: Vec::new() },
             blobs: 0,
             target,
+            parity: Parity::NONE,
         })
+    }
+
+    /// The same with so much parity.
+    #[must_use]
+    pub fn protected(mut self, parity: Parity) -> Self {
+        self.parity = parity;
+        // Of a full pack; marks and descriptors are no more than its directory has room for.
+        self.bytes.reserve(self.target / 1000 * usize::from(parity.number()));
+        self
     }
 
     /// Bytes so far.
@@ -120,22 +133,36 @@ impl PackBuilder {
         Ok(())
     }
 
-    /// Closes the pack: directory, trailer, hash.
-    pub fn finish(mut self) -> FinishedPack {
-        let start = self.bytes.len();
-        self.directory.write_to(&mut self.bytes, false);
-        let trailer = Trailer { directory: (self.bytes.len() - start + TAG_LEN) as u64, parity: 0 };
-        self.seal(ordinal::DIRECTORY, start);
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&trailer.encode());
-        self.seal(ordinal::TRAILER, start);
+    /// Closes the pack: parity, directory, trailer, hash.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if its parity cannot be computed.
+    pub fn finish(mut self) -> Result<FinishedPack> {
+        let mut directory = Vec::new();
+        self.directory.write_to(&mut directory, false);
+        self.seal(ordinal::DIRECTORY, &mut directory, 0);
+        let (front, back) = (self.bytes.len() as u64, (directory.len() + TRAILER_LEN) as u64);
+        // A pack that would be too large for any goes without.
+        let layout = match self.parity.is_none() {
+            true => None,
+            false => Layout::choose(front, back, self.parity),
+        };
+        let parity = layout.map_or(0, |layout| layout.parity_len() as u64);
+        let trailer = Trailer { directory: directory.len() as u64, parity };
+        let (start, mut back) = (directory.len(), directory);
+        back.extend_from_slice(&trailer.encode());
+        self.seal(ordinal::TRAILER, &mut back, start);
+        if let Some(layout) = layout {
+            parity::append(layout, &mut self.bytes, &back)?;
+        }
+        self.bytes.extend_from_slice(&back);
         let name = PackName(header::close(&mut self.bytes));
         let entry = PackEntry { name, size: self.bytes.len() as u64, directory: self.directory };
-        FinishedPack { bytes: self.bytes, entry }
+        Ok(FinishedPack { bytes: self.bytes, entry })
     }
 
-    fn seal(&mut self, ordinal: u64, start: usize) {
+    fn seal(&self, ordinal: u64, bytes: &mut Vec<u8>, start: usize) {
         let aad = associated_data(self.header, self.tenant, ordinal, None);
-        self.sealer.seal(ordinal, &aad, &mut self.bytes, start);
+        self.sealer.seal(ordinal, &aad, bytes, start);
     }
 }

@@ -5,7 +5,9 @@
 mod build;
 mod codec;
 mod open;
+mod parity;
 
 pub use build::{FinishedPack, PackBuilder};
 pub use codec::{Bases, Compressor, Decompressor, EncodedFrame, PlainFrame};
 pub use open::{PackKey, WholePack};
+pub use parity::{Mended, Unmended, is_itself, mend};

@@ -147,7 +147,7 @@ mod tests {
                 frame.push(BlobId([n + 10; 32]), b"tail");
                 builder.push(compressor.encode(frame).unwrap().0).unwrap();
             }
-            builder.finish()
+            builder.finish().unwrap()
         }
     }
 

@@ -145,14 +145,27 @@ impl Repository {
         let object = || self.names.pack(&copy.pack());
         let frame = copy.frame();
         let bases = self.bases_within(frame, budget)?;
-        // Before the key, which then is at hand where all of the pack is fetched.
-        let mut sealed = self.sealed(frame.kind, &object(), copy.offset(), frame.stored as usize)?.to_vec();
-        let key = self.pack_key(copy.entry(), &copy.pack())?;
+        let damaged = |e| Error::damaged(object(), format!("frame {} {e}", name.1));
+        let open = || -> Result<Vec<u8>> {
+            // Before the key, which then is at hand where all of the pack is fetched.
+            let mut sealed = self.sealed(frame.kind, &object(), copy.offset(), frame.stored as usize)?.to_vec();
+            let key = self.pack_key(copy.entry(), &copy.pack())?;
+            let len = key.payload(name.1.into(), &mut sealed).map_err(damaged)?.len();
+            sealed.truncate(len);
+            Ok(sealed)
+        };
+        let payload = match open() {
+            Err(e) if e.is_damage() => match self.mended(copy.entry(), &copy.pack())? {
+                Some(pack) => {
+                    let mut sealed = pack.sealed(copy.offset(), frame);
+                    pack.key.payload(name.1.into(), &mut sealed).map_err(damaged)?.to_vec()
+                }
+                None => return Err(e),
+            },
+            opened => opened?,
+        };
         let mut decompressor = self.frames.decompressor()?;
-        let plain = key
-            .frame(name.1.into(), frame, &mut sealed, &bases, &mut decompressor)
-            .map_err(|e| Error::damaged(object(), format!("frame {} {e}", name.1)))?;
-        let plain = Arc::new(plain.to_vec());
+        let plain = Arc::new(decompressor.decode(frame, &payload, &bases).map_err(damaged)?.to_vec());
         self.frames.give_back(decompressor);
         self.frames.keep(name, &plain);
         Ok(plain)

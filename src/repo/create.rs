@@ -18,6 +18,7 @@ use crate::error::{Error, Result, StoreFault};
 use crate::format::header::{self, Cipher, Header, ObjectType};
 use crate::format::key::{Bundle, Role, SignerList};
 use crate::format::names::{self, TenantNames};
+use crate::format::parity::Parity;
 use crate::format::records::{RepoRecord, TenantRecord};
 use crate::id::{RepositoryId, SignerId, TenantId};
 use crate::limits;
@@ -33,6 +34,21 @@ pub struct NewTenant {
     pub fingerprint: SignerId,
 }
 
+/// How a new tenant's objects are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// What seals them.
+    pub cipher: Cipher,
+    /// How much parity its packs get. If its making is interrupted before the list of signers is there, none.
+    pub parity: Parity,
+}
+
+impl From<Cipher> for Terms {
+    fn from(cipher: Cipher) -> Self {
+        Self { cipher, parity: Parity::NONE }
+    }
+}
+
 /// Makes a repository, and its first tenant. One whose making was interrupted is completed.
 ///
 /// # Errors
@@ -41,7 +57,7 @@ pub fn init(
     store: &dyn Store,
     clock: &dyn Clock,
     tenant: &str,
-    cipher: Cipher,
+    terms: impl Into<Terms>,
     key: &NewKey,
 ) -> Result<(RepositoryId, NewTenant)> {
     let tenant_names = TenantNames::new(tenant)?;
@@ -69,7 +85,7 @@ pub fn init(
         }
         Err(e) => return Err(e.into()),
     };
-    Ok((id, make_tenant(store, clock, &tenant_names, cipher, key)?))
+    Ok((id, make_tenant(store, clock, &tenant_names, terms.into(), key)?))
 }
 
 /// Makes another tenant.
@@ -80,11 +96,11 @@ pub fn add_tenant(
     store: &dyn Store,
     clock: &dyn Clock,
     tenant: &str,
-    cipher: Cipher,
+    terms: impl Into<Terms>,
     key: &NewKey,
 ) -> Result<NewTenant> {
     repository_id(store)?;
-    make_tenant(store, clock, &TenantNames::new(tenant)?, cipher, key)
+    make_tenant(store, clock, &TenantNames::new(tenant)?, terms.into(), key)
 }
 
 /// The id of the repository in a store.
@@ -132,9 +148,10 @@ fn make_tenant(
     store: &dyn Store,
     clock: &dyn Clock,
     tenant_names: &TenantNames,
-    cipher: Cipher,
+    terms: Terms,
     key: &NewKey,
 ) -> Result<NewTenant> {
+    let cipher = terms.cipher;
     let exists = || Error::Exists { what: format!("a tenant named {}", tenant_names.name()) };
     match store.size(&tenant_names.tenant()) {
         Ok(_) => return Err(exists()),
@@ -165,7 +182,7 @@ fn make_tenant(
         Err(e) => return Err(e.into()),
     }
     let signer = keys::signer_entry(&bundle, key, slot_id, slot.kind, clock.now());
-    let list = SignerList { version: 1, signers: vec![signer] };
+    let list = SignerList { version: 1, signers: vec![signer], parity: terms.parity };
     let id_keys = IdKeys::new(&bundle.id_key);
     keys::write_signers(store, tenant_names, cipher, &Realm { tenant: id, keys: &id_keys }, &tenant_signing, &list)?;
     Ok(NewTenant { id, fingerprint: tenant_signing.id() })

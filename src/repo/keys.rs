@@ -18,6 +18,7 @@ use crate::error::{Error, Result, StoreFault};
 use crate::format::header::{self, Cipher, Header, ObjectType};
 use crate::format::key::{Bundle, Role, Signer, SignerList, Slot, SlotKind};
 use crate::format::names::{TenantNames, last_part};
+use crate::format::parity::Parity;
 use crate::id::{SignerId, SlotId};
 use crate::limits;
 use crate::store::Store;
@@ -326,11 +327,11 @@ impl Repository {
 
     /// Publishes the next version of the list. If somebody else published it first, the change is made
     /// again, to what they wrote, unless they removed this key: it would still know how to sign.
-    fn change_signers(
+    pub(super) fn change_signers<T>(
         &mut self,
         what: &'static str,
-        change: impl Fn(&mut SignerList) -> Result<Signer>,
-    ) -> Result<Signer> {
+        change: impl Fn(&mut SignerList) -> Result<T>,
+    ) -> Result<T> {
         let mut outcome = Err(Error::Busy { what: "the list of signers".into() });
         for _ in 0..CHANGE_TRIES {
             check_admitted(&self.signers, &self.signing.id(), self.names.name())?;
@@ -353,6 +354,23 @@ impl Repository {
             self.read_newest_signers()?;
         }
         outcome
+    }
+
+    /// Has new packs get so much parity from now on, whoever writes them; those that are there stay as they are.
+    /// False if it was so already.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`] with a writer key, [`Error::Busy`] if others go on changing the list of signers.
+    pub fn set_parity(&mut self, parity: Parity) -> Result<bool> {
+        self.tenant_signing("change what new packs are made of")?;
+        self.read_newest_signers()?;
+        if self.signers.parity == parity {
+            return Ok(false);
+        }
+        self.change_signers("change what new packs are made of", |list| {
+            list.parity = parity;
+            Ok(true)
+        })
     }
 
     /// Reads the list again.

@@ -16,6 +16,7 @@ mod kept;
 mod keys;
 mod lasting;
 mod local;
+mod mended;
 mod met;
 mod open;
 mod packing;
@@ -37,7 +38,7 @@ mod writer;
 
 pub use blobs::FrameCache;
 pub use chains::{Gone, Proof};
-pub use create::{NewTenant, add_tenant, init, repository_id, tenants};
+pub use create::{NewTenant, Terms, add_tenant, init, repository_id, tenants};
 pub use damage::KnownDamage;
 pub use forget::Forgot;
 pub use frames::FrameSet;
@@ -69,6 +70,7 @@ use crate::error::{Error, Result};
 use crate::format::header::{Cipher, Header, ObjectType};
 use crate::format::key::{Role, SignerList};
 use crate::format::names::TenantNames;
+use crate::format::parity::Parity;
 use crate::id::{RepositoryId, SignerId, TenantId};
 use crate::index::Index;
 use crate::store::Store;
@@ -108,6 +110,7 @@ pub struct Repository {
     salvaged: Vec<Error>,
     frames: FrameCache,
     pack_keys: packkeys::PackKeys,
+    mended: mended::MendedPacks,
     /// Kept so that keys can be admitted.
     id_key: Box<KeyBytes>,
 }
@@ -149,6 +152,11 @@ impl Repository {
     /// What the key in use may do.
     pub fn role(&self) -> Role {
         if self.full.is_some() { Role::Full } else { Role::Writer }
+    }
+
+    /// How much parity new packs get, as it was when the repository was opened.
+    pub fn parity(&self) -> Parity {
+        self.signers.parity
     }
 
     /// The cipher of new objects.

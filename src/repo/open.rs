@@ -2,6 +2,7 @@
 //! reads and a listing; nothing grows with the repository.
 
 use super::create::{self, decode_tenant};
+use super::mended::MendedPacks;
 use super::met::{Meeting, Memory};
 use super::packkeys::PackKeys;
 use super::sync::StoreKeeper;
@@ -84,7 +85,8 @@ impl Repository {
                 if !salvaged.is_empty() || is_used(&*store, &names)? {
                     return Err(Error::Missing { object: names.signers(1) });
                 }
-                let list = SignerList { version: 1, signers: vec![own_entry(&bundle, slot_id, kind, &*clock)] };
+                let signers = vec![own_entry(&bundle, slot_id, kind, &*clock)];
+                let list = SignerList { version: 1, signers, ..SignerList::default() };
                 local.check_seen(&tenant, tenant_verifying, 1)?;
                 keys::write_signers(&*store, &names, cipher, &realm, &full.tenant_signing, &list)?;
                 list
@@ -132,6 +134,7 @@ impl Repository {
             salvaged,
             frames: FrameCache::new(limits::TREE_CACHE_BYTES),
             pack_keys: PackKeys::default(),
+            mended: MendedPacks::default(),
             id_key: Box::new(Zeroizing::new(bundle.id_key)),
         })
     }

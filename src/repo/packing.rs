@@ -50,7 +50,8 @@ pub(super) fn build(
     sent: &Receiver<Vec<u8>>,
 ) -> Result<()> {
     let mut open: [Option<PackBuilder>; 2] = [None, None];
-    let send = |builder: PackBuilder| packs.send(builder.finish()).map_err(|_| stopped());
+    let parity = repo.parity();
+    let send = |builder: PackBuilder| packs.send(builder.finish()?).map_err(|_| stopped());
     for frame in encoded {
         let class = frame.kind.class();
         let place = &mut open[match class {
@@ -61,7 +62,7 @@ pub(super) fn build(
             Some(builder) => builder,
             None => {
                 let buffer = sent.try_recv().unwrap_or_default();
-                PackBuilder::within(buffer, &repo.realm(), repo.cipher(), class, &repo.public)?
+                PackBuilder::within(buffer, &repo.realm(), repo.cipher(), class, &repo.public)?.protected(parity)
             }
         };
         builder.push(frame)?;

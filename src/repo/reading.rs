@@ -16,7 +16,7 @@ use super::sealed::Sealed;
 use super::{Repository, side};
 use crate::crypto::stack;
 use crate::error::{Error, Result};
-use crate::format::pack::Frame;
+use crate::format::pack::{Frame, TAG_LEN};
 use crate::id::{BaseId, BlobId, PackName};
 use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
@@ -437,10 +437,24 @@ impl Run<'_> {
         bases.clear();
         self.bases(planned, &mut bases, hands)?;
         hands.bases = bases;
-        let key = self.repo.pack_key(planned.entry, &planned.pack)?;
-        let bytes = sealed.frame(self.repo, number, planned)?;
         let damaged = |e| Error::damaged(self.object(planned), format!("frame {} {e}", planned.number));
-        let payload = key.payload(planned.number.into(), bytes).map_err(damaged)?;
+        let open = |sealed: &mut Sealed| -> Result<()> {
+            let key = self.repo.pack_key(planned.entry, &planned.pack)?;
+            let bytes = sealed.frame(self.repo, number, planned)?;
+            key.payload(planned.number.into(), bytes).map_err(damaged).map(|_| ())
+        };
+        if let Err(e) = open(sealed) {
+            if !e.is_damage() {
+                return Err(e);
+            }
+            let Some(pack) = self.repo.mended(planned.entry, &planned.pack)? else { return Err(e) };
+            let mut bytes = pack.sealed(planned.offset, &planned.frame);
+            pack.key.payload(planned.number.into(), &mut bytes).map_err(damaged)?;
+            sealed.put(number, planned, bytes);
+        }
+        // Opened in place: what is left of it is its tag.
+        let opened = &*sealed.frame(self.repo, number, planned)?;
+        let payload = &opened[..opened.len().saturating_sub(TAG_LEN)];
         let plain = hands.decompressor.decode(&planned.frame, payload, &hands.bases).map_err(damaged)?;
         Ok(Decoded { payload, plain })
     }

@@ -74,6 +74,12 @@ impl Sealed {
         std::mem::take(&mut self.group)
     }
 
+    /// Takes these bytes for a frame's, whatever the store holds.
+    pub fn put(&mut self, number: FrameNumber, planned: &Planned, bytes: Vec<u8>) {
+        self.spans.push(Span { bytes, begin: planned.offset() });
+        self.of.insert(number, self.spans.len() - 1);
+    }
+
     /// The bytes of one frame; where its group could not be fetched, they are asked for.
     ///
     /// # Errors
@@ -85,7 +91,7 @@ impl Sealed {
             None => {
                 let object = repo.names().pack(&planned.pack());
                 let bytes = repo.sealed(planned.frame().kind, &object, planned.offset(), len)?;
-                self.spans.push(Span { bytes: bytes.into(), begin: planned.offset() });
+                self.put(number, planned, bytes.into());
                 self.spans.len() - 1
             }
         };

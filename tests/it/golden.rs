@@ -287,7 +287,7 @@ fn keys(page: &mut Page) {
         added: TIME,
         removed: None,
     };
-    page.bytes("record", &SignerList { version: 2, signers: vec![signer] }.encode());
+    page.bytes("record", &SignerList { version: 2, signers: vec![signer], ..SignerList::default() }.encode());
 }
 
 fn signatures(page: &mut Page) {

@@ -64,7 +64,7 @@ fn pack(world: &World, repo: &Repository, frames: Vec<EncodedFrame>) -> PackEntr
     let to = public_key(world);
     let mut builder = PackBuilder::new(&repo.realm(), repo.cipher(), StorageClass::Data, &to).unwrap();
     frames.into_iter().for_each(|frame| builder.push(frame).unwrap());
-    let pack = builder.finish();
+    let pack = builder.finish().unwrap();
     world.store.write(&repo.names().pack(&pack.entry.name), pack.bytes.into()).unwrap();
     pack.entry
 }

@@ -65,7 +65,7 @@ fn garbage_pack(world: &World, mallory: &Repository, entry: &PackEntry) -> PackE
         }
         builder.push(compressor.encode(plain).unwrap().0).unwrap();
     }
-    let finished = builder.finish();
+    let finished = builder.finish().unwrap();
     world.store.write(&mallory.names().pack(&finished.entry.name), finished.bytes.into()).unwrap();
     finished.entry
 }

@@ -43,11 +43,11 @@ impl Hostile {
         let mut packs: Vec<FinishedPack> = Vec::new();
         for frame in frames {
             if builder.is_full() {
-                packs.push(std::mem::replace(&mut builder, self.builder(StorageClass::Data)).finish());
+                packs.push(std::mem::replace(&mut builder, self.builder(StorageClass::Data)).finish().unwrap());
             }
             builder.push(frame).unwrap();
         }
-        packs.push(builder.finish());
+        packs.push(builder.finish().unwrap());
         packs.into_iter().map(|pack| self.write_pack(pack)).collect()
     }
 

@@ -147,12 +147,12 @@ impl Hostile {
             let mut builder = place.take().unwrap_or_else(|| self.builder(class));
             builder.push(frame).unwrap();
             if builder.is_full() {
-                packs.push(self.write_pack(builder.finish()));
+                packs.push(self.write_pack(builder.finish().unwrap()));
             } else {
                 *place = Some(builder);
             }
         }
-        packs.extend(open.into_iter().flatten().map(|b| self.write_pack(b.finish())));
+        packs.extend(open.into_iter().flatten().map(|b| self.write_pack(b.finish().unwrap())));
         self.index(&IndexObject { packs, ..IndexObject::default() });
     }
 
@@ -164,7 +164,7 @@ impl Hostile {
     pub fn pack(&self, frame: EncodedFrame) -> PackEntry {
         let mut builder = self.builder(frame.kind.class());
         builder.push(frame).unwrap();
-        self.write_pack(builder.finish())
+        self.write_pack(builder.finish().unwrap())
     }
 
     pub fn write_pack(&self, pack: FinishedPack) -> PackEntry {

@@ -69,7 +69,7 @@ fn pack(world: &Hostile, compressor: &mut Compressor, n: u64) -> FinishedPack {
         plain.push(world.repo.id_keys().blob_id(kind, &bytes), &bytes);
         builder.push(compressor.encode(plain).unwrap().0).unwrap();
     }
-    builder.finish()
+    builder.finish().unwrap()
 }
 
 #[test]
