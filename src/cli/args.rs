@@ -1,6 +1,8 @@
 //! What can be given on the command line.
 
 use super::quantity::{self, Rate};
+use super::repair::RepairCommand;
+use crate::format::parity::Parity;
 use crate::maintenance::{GroupBy, Part};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -90,12 +92,15 @@ pub enum Command {
     Hold(HoldCommand),
     /// Delete what no snapshot needs, beside backups that do not stop
     Prune(PruneArgs),
+    /// Mend what is damaged
+    #[command(subcommand)]
+    Repair(RepairCommand),
     /// Show what is stored: plain and delta frames, and what deltas save
     Stats,
     /// Add, list, remove and show keys
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Add and list tenants
+    /// Add, change and list tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
     /// Find out what a store can do, and what to allow there
@@ -149,6 +154,9 @@ pub struct InitArgs {
     /// The cipher [default: AES-256-GCM where the processor has instructions for it]
     #[arg(long, value_enum)]
     pub cipher: Option<CipherArg>,
+    /// Add so much parity to each pack, that mends it when it is damaged
+    #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = quantity::parity)]
+    pub parity: Parity,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -481,6 +489,15 @@ pub enum TenantCommand {
         /// The cipher [default: AES-256-GCM where the processor has instructions for it]
         #[arg(long, value_enum)]
         cipher: Option<CipherArg>,
+        /// Add so much parity to each pack, that mends it when it is damaged
+        #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = quantity::parity)]
+        parity: Parity,
+    },
+    /// Change what new packs of the tenant in use are made of; those that are there stay as they are
+    Set {
+        /// Add so much parity to each pack, that mends it when it is damaged; 0% for none
+        #[arg(long, value_name = "PERCENT", value_parser = quantity::parity)]
+        parity: Parity,
     },
     /// List tenants
     List,

@@ -179,6 +179,9 @@ fn describe(text: &mut String, damage: &Damage) {
         let frames = output::counted(damage.frames, "frame", "frames");
         let _ = writeln!(text, "  {} of {frames} damaged", output::count(damage.bad_frames));
     }
+    if damage.mendable {
+        text.push_str("  nothing of it is lost: its parity mends it, by 'estrato repair packs'\n");
+    }
     if damage.entries == 0 {
         return;
     }

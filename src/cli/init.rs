@@ -4,7 +4,7 @@ use super::args::InitArgs;
 use super::context::{self, Context};
 use super::output;
 use crate::error::Error;
-use crate::repo::{self, NewKey, Secret};
+use crate::repo::{self, NewKey, Secret, Terms};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,8 +35,8 @@ pub fn make(context: &Context, args: &InitArgs) -> Result<Made> {
     super::store::refuse_unable(&*store)?;
     let (secret, key_file, new_key) = secret(context, args)?;
     let key = NewKey::full(secret, "first");
-    let cipher = context::cipher(args.cipher);
-    let (id, tenant) = repo::init(&*store, &*context.clock, &context.global.tenant, cipher, &key)?;
+    let terms = Terms { cipher: context::cipher(args.cipher), parity: args.parity };
+    let (id, tenant) = repo::init(&*store, &*context.clock, &context.global.tenant, terms, &key)?;
     super::store::warn_unprotected(context, &*store);
     Ok(Made { key_file, new_key, repository: id.to_string(), fingerprint: tenant.fingerprint.to_string() })
 }

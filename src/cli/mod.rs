@@ -16,6 +16,7 @@ mod policy;
 mod progress;
 mod prune;
 mod quantity;
+mod repair;
 mod restore;
 mod snapshot;
 mod stats;
@@ -75,6 +76,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Forget(args) => forget::run(context, &args),
         Command::Hold(args) => hold::run(context, args),
         Command::Prune(args) => prune::run(context, &args),
+        Command::Repair(command) => repair::run(context, &command),
         Command::Stats => stats::run(context),
         Command::Key(args) => key::run(context, args),
         Command::Tenant(args) => tenant::run(context, args),

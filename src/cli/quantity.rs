@@ -1,6 +1,7 @@
 //! Quantities as options give them: times such as `90`, `5m` or `12h`, sizes and rates such as `500k` or `10M`,
 //! and parts such as `5%`, `3/7` or `10G`.
 
+use crate::format::parity::Parity;
 use crate::maintenance::Part;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -27,6 +28,14 @@ pub fn time(text: &str) -> Result<Duration, String> {
 pub fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>().ok();
     number.filter(|n| (0.0..=100.0).contains(n)).ok_or_else(|| "give a number from 0 to 100, such as 5%".into())
+}
+
+/// Recovery shards for a hundred others, in tenths.
+pub fn parity(text: &str) -> Result<Parity, String> {
+    let per_mille = percent(text).ok().map(|hundredths| hundredths * 10.0).filter(|n| n.fract() == 0.0);
+    let found = per_mille.and_then(|n| Parity::per_mille(n as u64));
+    let most = f64::from(crate::limits::PARITY_MAX) / 10.0;
+    found.ok_or_else(|| format!("give a number from 0 to {most} with one decimal at most, such as 5% or 0.5%"))
 }
 
 /// A span of the calendar: numbers with h, d, w, m (months) or y behind each, the largest unit first or not.

@@ -98,7 +98,7 @@ fn init_if_missing(context: &Context) -> Result<Option<Made>> {
     match crate::repo::tenants(&*context.store()?) {
         Ok(tenants) if !tenants.is_empty() => Ok(None),
         Ok(_) | Err(Error::NoRepository { .. }) => {
-            let args = InitArgs { secret: Default::default(), cipher: None };
+            let args = InitArgs { secret: Default::default(), cipher: None, parity: Default::default() };
             init::make(context, &args).map(Some)
         }
         Err(e) => Err(e.into()),

@@ -67,5 +67,8 @@ fn text(stats: &Stats) -> String {
             output::size(of.saved)
         );
     }
+    if stats.parity_per_mille > 0 {
+        let _ = writeln!(text, "new packs get {} of parity", output::per_mille(stats.parity_per_mille));
+    }
     text
 }

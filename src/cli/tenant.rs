@@ -4,7 +4,8 @@ use super::args::TenantCommand;
 use super::context::{self, Context};
 use super::{init, output};
 use crate::crypto::slot::Credential;
-use crate::repo::{self, NewKey, Secret};
+use crate::format::parity::Parity;
+use crate::repo::{self, NewKey, Secret, Terms};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -21,7 +22,8 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
                 )?;
             }
         }
-        TenantCommand::Add { name, secret, cipher } => {
+        TenantCommand::Set { parity } => set(context, parity)?,
+        TenantCommand::Add { name, secret, cipher, parity } => {
             let store = context.store()?;
             crate::format::names::TenantNames::new(&name)?;
             if repo::tenants(&*store)?.contains(&name) {
@@ -35,8 +37,8 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
                     Credential::Password(password) => Secret::Password(password),
                 },
             };
-            let cipher = context::cipher(cipher);
-            let made = repo::add_tenant(&*store, &*context.clock, &name, cipher, &NewKey::full(secret, "first"))?;
+            let terms = Terms { cipher: context::cipher(cipher), parity };
+            let made = repo::add_tenant(&*store, &*context.clock, &name, terms, &NewKey::full(secret, "first"))?;
             if context.global.json {
                 output::print_json(
                     &serde_json::json!({ "tenant": name, "fingerprint": made.fingerprint.to_string() }),
@@ -52,4 +54,25 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Changes what new packs are made of.
+fn set(context: &Context, parity: Parity) -> Result<()> {
+    let mut repo = context.open()?;
+    let is_changed = repo.set_parity(parity)?;
+    if context.global.json {
+        output::print_json(&serde_json::json!({
+            "tenant": repo.tenant_name(), "parity_per_mille": parity.number(), "changed": is_changed,
+        }))?;
+    } else if !context.global.quiet {
+        let gets = match parity.is_none() {
+            true => "no parity".to_owned(),
+            false => format!("{} of parity", output::per_mille(parity.number())),
+        };
+        output::print(&match is_changed {
+            true => format!("new packs get {gets}; those that are there stay as they are\n"),
+            false => format!("new packs get {gets} already: nothing is changed\n"),
+        })?;
+    }
+    Ok(())
 }

@@ -201,8 +201,13 @@ impl Check<'_> {
                 Some(size) => format!("it has {size} bytes, not {}", pack.size),
                 None => "it is missing".to_owned(),
             };
-            self.damaged_pack(&pack.name, &why, &entries);
-            self.sound.gone.extend(entries);
+            let is_mendable = self.repo.private_key().is_ok() && self.repo.is_mendable(pack.number, &pack.name)?;
+            if let Some(damage) = self.damaged_pack(&pack.name, &why, &entries) {
+                damage.mendable = is_mendable;
+            }
+            if !is_mendable {
+                self.sound.gone.extend(entries);
+            }
         }
         for pack in &known {
             listed.remove(&pack.name);
@@ -299,6 +304,7 @@ impl Check<'_> {
             for Problem { why, entry } in &result.problems {
                 let entries = entry.as_ref().map_or(&all[..], std::slice::from_ref);
                 if let Some(damage) = self.damaged_pack(&result.name, why, entries) {
+                    damage.mendable |= result.is_mendable;
                     damage.frames = result.frames as u64;
                     damage.bad_frames = bad as u64;
                 }

@@ -1,5 +1,5 @@
-//! Keeping a repository healthy: checking it, counting what it holds, forgetting
-//! snapshots, and deleting what no snapshot needs.
+//! Keeping a repository healthy: checking it, mending it, counting what it holds,
+//! forgetting snapshots, and deleting what no snapshot needs.
 
 mod check;
 mod cores;
@@ -7,6 +7,7 @@ mod forget;
 mod packs;
 mod part;
 pub mod prune;
+pub mod repair;
 mod report;
 mod sound;
 mod stats;

@@ -13,7 +13,7 @@ use crate::id::{BlobId, PackName};
 use crate::index::{EntryNumber, PackMap};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::pack::{PackKey, WholePack};
+use crate::pack::{self, PackKey, WholePack};
 use crate::repo::{FrameNumber, Planned, Reading, Repository, Trust};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +45,8 @@ pub(super) struct PackResult {
     pub bad_frames: HashMap<EntryNumber, HashSet<u32>>,
     /// Frames that cannot be decoded since something below them is damaged: that object.
     pub resting: HashMap<FrameName, String>,
+    /// It is damaged, and its parity mends it: as it was, it is read.
+    pub is_mendable: bool,
     /// It must be thawed before it can be read: nothing is known of what is in it.
     pub is_frozen: bool,
     /// Its frames that rest on what is frozen: nothing is known of them either.
@@ -172,6 +174,7 @@ fn read_pack(repo: &Repository, job: &Job) -> Result<PackResult> {
         problems: Vec::new(),
         bad_frames: HashMap::new(),
         resting: HashMap::new(),
+        is_mendable: false,
         is_frozen: false,
         on_frozen: 0,
         frames: maps.iter().map(|map| map.frames().len()).max().unwrap_or(0),
@@ -194,22 +197,28 @@ fn read_pack(repo: &Repository, job: &Job) -> Result<PackResult> {
             return Ok(result);
         }
     };
-    if let Err(why) = is_itself(&job.name, &bytes) {
+    let mended;
+    let mut bytes = &bytes[..];
+    if let Err(why) = is_itself(&job.name, bytes) {
         result.wrong(why);
+        if let Ok(pack) = pack::mend(&job.name, &[bytes]) {
+            mended = pack.bytes;
+            (result.is_mendable, bytes) = (true, &mended);
+        }
     }
     let (Ok(private), false) = (repo.private_key(), maps.is_empty()) else {
-        if !result.problems.is_empty() {
+        if !result.problems.is_empty() && !result.is_mendable {
             result.all_bad(&maps);
         }
         return Ok(result);
     };
     result.can_open = true;
-    if let Err(e) = WholePack::open(&repo.realm(), private, &job.name, &bytes) {
+    if let Err(e) = WholePack::open(&repo.realm(), private, &job.name, bytes) {
         if result.problems.is_empty() {
             result.wrong(object_of(&e).1);
         }
         // A pack whose hash is wrong may still have sound frames: each is tried by itself.
-        if PackKey::open(&repo.realm(), private, &job.name, &bytes).is_err() {
+        if PackKey::open(&repo.realm(), private, &job.name, bytes).is_err() {
             result.all_bad(&maps);
             result.can_open = false;
         }

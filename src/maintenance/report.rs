@@ -27,6 +27,8 @@ pub struct Damage {
     /// Of a pack: whose index entries are wrong, where not only full keys signed them. A writer can
     /// name whatever it likes.
     pub indexed_by: Vec<String>,
+    /// Of a pack: its parity mends it. Until then readers mend it in memory, and nothing of it is lost.
+    pub mendable: bool,
     /// Of a pack that was read: its frames, and those of them that cannot be relied on.
     pub frames: u64,
     /// See `frames`.

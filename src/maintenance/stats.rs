@@ -62,6 +62,8 @@ pub struct Stats {
     pub snapshots: u64,
     /// Chunks, trees, content lists.
     pub frames: Vec<Frames>,
+    /// Recovery shards that new packs get for a thousand others; 0 for no parity.
+    pub parity_per_mille: u16,
 }
 
 impl Frames {
@@ -100,6 +102,7 @@ pub fn stats(repo: &Repository) -> Result<(Stats, Vec<crate::error::Error>)> {
         index_objects: listed.len() as u64,
         index_bytes: listed.iter().map(|o| o.size).sum(),
         snapshots: repo.snapshot_ids()?.len() as u64,
+        parity_per_mille: repo.parity().number(),
         ..Stats::default()
     };
     let mut seen = HashSet::new();

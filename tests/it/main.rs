@@ -17,6 +17,7 @@ mod order;
 mod power;
 mod prune;
 mod prune_model;
+mod repair;
 mod rollback;
 mod screens;
 mod session;

@@ -25,7 +25,7 @@ pub(super) fn copy(repo: &Repository, live: &Live, entries: &[EntryNumber], moni
         return Ok(Packed::default());
     }
     repo.store_frames(|frames| {
-        let parts = Parts { repo, store: frames, open: Mutex::default(), spare: Mutex::default() };
+        let parts = Parts::new(repo, frames);
         let mut batch = Batch::default();
         for entry in entries {
             batch.add(repo, live, *entry)?;
@@ -79,7 +79,7 @@ impl Batch {
 }
 
 /// Where copies go.
-struct Parts<'p> {
+pub(in crate::maintenance) struct Parts<'p> {
     repo: &'p Repository,
     store: &'p TakeFrame<'p>,
     /// What is left of plain frames, until it fills one.
@@ -91,8 +91,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Parts<'_> {
-    fn frame(
+impl<'p> Parts<'p> {
+    /// Frames that are copied go to `store`.
+    pub fn new(repo: &'p Repository, store: &'p TakeFrame<'p>) -> Self {
+        Self { repo, store, open: Mutex::default(), spare: Mutex::default() }
+    }
+
+    /// Copies what is needed of a frame.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] of `object` if a blob that is needed does not hash to its id; those of the store.
+    pub fn frame(
         &self,
         frame: &Frame,
         needed: &[bool],
@@ -147,7 +156,11 @@ impl Parts<'_> {
         (self.store)(encoded)
     }
 
-    fn finish(&self) -> Result<()> {
+    /// Copies what is left of plain frames.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn finish(&self) -> Result<()> {
         let open = std::mem::take(&mut *lock(&self.open));
         open.into_values().filter(|frame| !frame.ids.is_empty()).try_for_each(|frame| self.encode(frame))
     }

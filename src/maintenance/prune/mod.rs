@@ -25,7 +25,7 @@
 //! condemns. Nothing is deleted before what remains is whole without it.
 
 mod choose;
-mod copy;
+pub(in crate::maintenance) mod copy;
 mod live;
 mod replace;
 

@@ -210,3 +210,74 @@ proptest! {
         }
     }
 }
+
+/// The code as repo-format.md defines it, element by element: slow, and of no crate.
+mod by_the_page {
+    const BASIS: [u16; 16] = [
+        0x0001, 0xacca, 0x3c0e, 0x163e, 0xc582, 0xed2e, 0x914c, 0x4012, 0x6c98, 0x10d8, 0x6a72, 0xb900, 0xfdb8,
+        0xfb34, 0xff38, 0x991e,
+    ];
+
+    /// The element of the field that a stored number stands for.
+    pub fn element(stored: usize) -> u16 {
+        (0..16).filter(|bit| stored >> bit & 1 == 1).fold(0, |sum, bit| sum ^ BASIS[bit])
+    }
+
+    pub fn product(a: u16, b: u16) -> u16 {
+        let (mut a, mut b, mut sum) = (u32::from(a), b, 0);
+        while b > 0 {
+            if b & 1 == 1 {
+                sum ^= a;
+            }
+            a <<= 1;
+            if a > 0xffff {
+                a ^= 0x1002d;
+            }
+            b >>= 1;
+        }
+        sum as u16
+    }
+
+    pub fn inverse(a: u16) -> u16 {
+        // a^(2^16 − 2)
+        (1..16)
+            .fold((1, a), |(power, square), _| {
+                let square = product(square, square);
+                (product(power, square), square)
+            })
+            .0
+    }
+
+    /// What data element `i` is multiplied by in recovery element `m`, of `k` points for recovery shards.
+    pub fn factor(i: usize, m: usize, k: usize) -> u16 {
+        let (at, to) = (element(k + i), element(m));
+        let over = (0..k).fold(1, |all, j| product(all, at ^ element(j)));
+        let under = (0..k).filter(|j| *j != m).fold(1, |all, j| product(all, to ^ element(j)));
+        product(over, inverse(product(under, to ^ at)))
+    }
+}
+
+#[test]
+fn the_recovery_shards_are_those_of_the_page() {
+    use by_the_page::{element, factor, product};
+    assert_eq!(product(0x1234, by_the_page::inverse(0x1234)), 1);
+    for per_mille in [1, 300, 500] {
+        let pack = pack(3_000, 700, per_mille);
+        let (data, recovery) = (pack.layout.data_shards(), pack.layout.recovery as usize);
+        let shards: Vec<Vec<u8>> =
+            (0..data + recovery).map(|n| padded(&pack.bytes[pack.shard(n)], &pack.layout).into_owned()).collect();
+        // In each 64 bytes lie 32 elements: their low bytes, then their high ones.
+        let at = |shard: &[u8], n: usize| {
+            let low = n / 32 * 64 + n % 32;
+            element(usize::from(shard[low]) | usize::from(shard[low + 32]) << 8)
+        };
+        let k = recovery.next_power_of_two();
+        for m in 0..recovery {
+            let factors: Vec<u16> = (0..data).map(|i| factor(i, m, k)).collect();
+            for n in [0, 1, 31, 32, 100, 255] {
+                let sum = (0..data).fold(0, |sum, i| sum ^ product(at(&shards[i], n), factors[i]));
+                assert_eq!(sum, at(&shards[data + m], n), "{per_mille}: element {n} of recovery shard {m}");
+            }
+        }
+    }
+}
