@@ -271,6 +271,8 @@ pub const PRUNE_SMALL_PACKS: usize = 16;
 pub const PRUNE_SMALL_INDEXES: usize = 16;
 /// A pack of which less than one part in so many is unused is not written anew.
 pub const PRUNE_WORTH_PART: u64 = 50;
+/// Packs that a repair of the index reads at a time.
+pub const REPAIR_BATCH_PACKS: usize = 8;
 /// An upload to a folder of this machine that was not written to for so long is dead, seconds.
 pub const UPLOAD_DEAD_SECONDS: u64 = 24 * 3600;
 /// A file changed this shortly before a snapshot began is read again by the

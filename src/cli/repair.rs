@@ -1,5 +1,7 @@
 //! `estrato repair`: what is mended, and what cannot be.
 
+mod index;
+
 use super::context::Context;
 use super::{exit, output, progress};
 use crate::maintenance::repair::{self, Outcome, Remedy, Treated, Wanted};
@@ -12,6 +14,8 @@ use std::process::ExitCode;
 pub enum RepairCommand {
     /// Mend packs that are damaged or gone: by their parity, from another repository, or by what is whole of them
     Packs(PacksArgs),
+    /// Make the index anew from packs, where it is damaged or gone, and put wrong entries away
+    Index(index::IndexArgs),
 }
 
 #[derive(Args)]
@@ -31,6 +35,7 @@ pub struct PacksArgs {
 pub fn run(context: &Context, command: &RepairCommand) -> Result<ExitCode> {
     match command {
         RepairCommand::Packs(args) => packs(context, args),
+        RepairCommand::Index(args) => index::run(context, args),
     }
 }
 

@@ -95,6 +95,20 @@ impl WholePack {
         Ok(Self { key, directory })
     }
 
+    /// Opens a pack whose hash is wrong, as far as its key and its directory are what they were: each frame then
+    /// opens by itself, or does not.
+    ///
+    /// # Errors
+    /// See [`WholePack::open`].
+    pub fn salvage(realm: &Realm<'_>, key: &PrivateKey, name: &PackName, bytes: &[u8]) -> Result<Self> {
+        let damaged = |e: Malformed| e.of(label(name));
+        let body = bytes.len().checked_sub(HASH_LEN).and_then(|end| bytes.get(..end));
+        let body = body.ok_or_else(|| damaged(Malformed::new("shorter than its parts")))?;
+        let key = PackKey::open(realm, key, name, body)?;
+        let directory = Self::directory(&key, body).map_err(damaged)?;
+        Ok(Self { key, directory })
+    }
+
     fn directory(key: &PackKey, body: &[u8]) -> Result<Directory, Malformed> {
         let short = || Malformed::new("shorter than its parts");
         let at = body.len().checked_sub(TRAILER_LEN).ok_or_else(short)?;

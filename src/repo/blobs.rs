@@ -212,7 +212,10 @@ impl Repository {
 
     /// One base's plaintext. Frames of which is known that they failed are not tried again, and those that
     /// fail now are added.
-    pub(super) fn base(&self, frame: &Frame, id: &BaseId, failed: &mut Failed) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// See [`Repository::blob`].
+    pub fn base(&self, frame: &Frame, id: &BaseId, failed: &mut Failed) -> Result<Vec<u8>> {
         if failed.len() > limits::READ_FAILED_MAX {
             failed.clear();
         }
@@ -337,7 +340,7 @@ struct Budget {
 
 /// Frames that failed, and why. Many ways may lead to one, and to take each of them would use up what is
 /// left before a copy is tried that is right.
-pub(super) type Failed = HashMap<FrameName, Error>;
+pub type Failed = HashMap<FrameName, Error>;
 
 impl Default for Budget {
     fn default() -> Self {

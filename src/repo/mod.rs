@@ -36,7 +36,7 @@ mod verified;
 mod worth;
 mod writer;
 
-pub use blobs::FrameCache;
+pub use blobs::{Failed, FrameCache};
 pub use chains::{Gone, Proof};
 pub use create::{NewTenant, Terms, add_tenant, init, repository_id, tenants};
 pub use damage::KnownDamage;

@@ -14,6 +14,7 @@
 
 use super::Repository;
 use super::absent::{self, refuses_twice};
+use super::plans::Fate;
 use crate::crypto::random;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
@@ -136,6 +137,35 @@ impl<'r> Session<'r> {
     /// # Errors
     /// The store's.
     pub fn begin(repo: &'r Repository, host: &str) -> Result<Self> {
+        let mut session = Self::create(repo, host)?;
+        match session.settle() {
+            Ok(()) => Ok(session),
+            Err(e) => {
+                session.end_quietly();
+                Err(e)
+            }
+        }
+    }
+
+    /// Announces somebody who stores no blobs and commits no snapshot, but names packs in the index: a prune
+    /// waits for him, or ends him, before it deletes what it condemns, and what is condemned already he is told.
+    /// The index is not read, and nothing counts as stored.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn announce(repo: &'r Repository, host: &str) -> Result<Self> {
+        let mut session = Self::create(repo, host)?;
+        match session.heed() {
+            Ok(_) => Ok(session),
+            Err(e) => {
+                session.end_quietly();
+                Err(e)
+            }
+        }
+    }
+
+    /// Creates the session's object, and awaits the answer.
+    fn create(repo: &'r Repository, host: &str) -> Result<Self> {
         repo.writable()?;
         let record = SessionRecord {
             owner: random::bytes()?,
@@ -160,13 +190,7 @@ impl<'r> Session<'r> {
             session.end_quietly();
             return Err(e);
         }
-        match session.settle() {
-            Ok(()) => Ok(session),
-            Err(e) => {
-                session.end_quietly();
-                Err(e)
-            }
-        }
+        Ok(session)
     }
 
     /// Some stores ignore the condition of a create. One that is far and heeded it is believed for a while:
@@ -190,7 +214,8 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    fn settle(&mut self) -> Result<()> {
+    /// Lists plans, and notes the one in force in the session's object; returns what lies in their folder.
+    fn heed(&mut self) -> Result<Vec<Listed>> {
         let full_keys_said = self.repo.store.list(&self.repo.names.plans())?;
         self.counting.plan = self.plan_in_force(&full_keys_said)?;
         if let Some(plan) = &self.counting.plan {
@@ -201,6 +226,11 @@ impl<'r> Session<'r> {
             };
             self.repo.store.write(&self.repo.names.session(&self.id), bytes.into())?;
         }
+        Ok(full_keys_said)
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        let full_keys_said = self.heed()?;
         let damage = self.repo.damage_among(&full_keys_said)?;
         let mut problems = self.repo.sync_index()?;
         problems.extend(damage.problems);
@@ -224,8 +254,7 @@ impl<'r> Session<'r> {
     ) -> Result<()> {
         let repo = self.repo;
         let vouched = repo.index.vouched(&repo.full_signers())?;
-        let condemned: HashSet<PackName> =
-            self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect();
+        let condemned = self.condemned();
         let mut counted = Vec::new();
         for pack in known {
             let word =
@@ -286,6 +315,22 @@ impl<'r> Session<'r> {
     /// What counts as stored.
     pub fn counting(&self) -> &Counting {
         &self.counting
+    }
+
+    /// The packs that the plan in force condemns.
+    pub fn condemned(&self) -> HashSet<PackName> {
+        self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect()
+    }
+
+    /// That no prune has ended the session.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] if one has, or the store's.
+    pub fn still_open(&self) -> Result<()> {
+        match self.repo.fate(&self.id)? {
+            Fate::Ended => Err(Error::Fenced { session: self.id.to_string() }),
+            Fate::Open | Fate::Committed => Ok(()),
+        }
     }
 
     /// The repository.

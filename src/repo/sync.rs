@@ -111,18 +111,30 @@ impl Repository {
     /// # Errors
     /// The store's, and [`Error::Damaged`] if the store lists no index at all where there was one.
     pub fn sync_index(&self) -> Result<Vec<Error>> {
-        let mut problems = self.sync_index_once()?;
+        self.sync(false)
+    }
+
+    /// The same for whoever makes the index anew: that the store lists none at all is believed.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn sync_lost_index(&self) -> Result<Vec<Error>> {
+        self.sync(true)
+    }
+
+    fn sync(&self, may_be_lost: bool) -> Result<Vec<Error>> {
+        let mut problems = self.sync_once(may_be_lost)?;
         for _ in 1..LOOKS {
             // What is listed and not there was replaced meanwhile, by what the listing may not show.
             if !problems.iter().any(Error::is_not_found) {
                 break;
             }
-            problems = self.sync_index_once()?;
+            problems = self.sync_once(may_be_lost)?;
         }
         Ok(problems)
     }
 
-    fn sync_index_once(&self) -> Result<Vec<Error>> {
+    fn sync_once(&self, may_be_lost: bool) -> Result<Vec<Error>> {
         let listed = self.store.list(&self.names.indexes())?;
         let mut names = HashSet::with_capacity(listed.len());
         let mut problems = Vec::new();
@@ -135,7 +147,8 @@ impl Repository {
             }
         }
         let known = self.index.objects()?;
-        if names.is_empty() && !known.is_empty() && !self.store.list(&self.names.snapshots())?.is_empty() {
+        let is_lost = !may_be_lost && names.is_empty() && !known.is_empty();
+        if is_lost && !self.store.list(&self.names.snapshots())?.is_empty() {
             return Err(Error::damaged(
                 self.names.indexes(),
                 format!("the store lists no index objects, this machine has seen {}", known.len()),
@@ -240,7 +253,20 @@ impl Repository {
     /// # Errors
     /// The store's.
     pub fn list_packs(&self) -> Result<Vec<(PackName, u64)>> {
-        let listed = self.store.list(&self.names.packs())?;
+        self.named_packs(self.store.list(&self.names.packs())?)
+    }
+
+    /// The same, those first that the store has had longest: what others rest on was stored before them.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn list_packs_by_age(&self) -> Result<Vec<(PackName, u64)>> {
+        let mut listed = self.store.list(&self.names.packs())?;
+        listed.sort_by(|a, b| (a.modified, &a.name).cmp(&(b.modified, &b.name)));
+        self.named_packs(listed)
+    }
+
+    fn named_packs(&self, listed: Vec<Listed>) -> Result<Vec<(PackName, u64)>> {
         // One that lies in another's folder is not where anybody looks for it.
         let named = |o: &Listed| last_part(&o.name).parse().ok().filter(|name| self.names.pack(name) == o.name);
         Ok(listed.iter().filter_map(|o| Some((named(o)?, o.size))).collect())
