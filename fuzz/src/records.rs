@@ -1,6 +1,7 @@
 //! The small records, and the envelopes around them: `repo.json`, tenants,
-//! sessions, plans, tombstones, manifests, signers, bundles, slots, keys as
-//! text, names, headers, and what is sealed and signed.
+//! sessions, plans, tombstones, holds, what was forgotten and what is damaged,
+//! manifests, signers, bundles, slots, keys as text, names, headers, and what is
+//! sealed and signed.
 //!
 //! Slots are opened with a key file only. To stretch a password costs what the
 //! slot asks for, up to a gigabyte: that the bounds hold is the decoder's test.
@@ -17,14 +18,15 @@ use estrato::crypto::slot::{self, Credential, Holder};
 use estrato::format::content::{Content, Extent};
 use estrato::format::header::{self, Cipher, HEADER_LEN, Header, ObjectType, associated_data, ordinal};
 use estrato::format::key::{Bundle, Role, STRETCH, Signed, Signer, SignerList, Slot, SlotKind};
-use estrato::format::manifest::{Manifest, SnapshotKind, SourceKind, Summary};
+use estrato::format::manifest::{Manifest, Repaired, SnapshotKind, SourceKind, Summary};
 use estrato::format::names::{TenantNames, last_part};
-use estrato::format::records::{Plan, RepoRecord, SessionRecord, TenantRecord, Tombstone};
+use estrato::format::records::{DamageRecord, Plan, RepoRecord, SessionRecord, TenantRecord, Tombstone};
+use estrato::format::standing::{Forgotten, ForgottenSnapshot, Hold};
 use estrato::id::{BlobId, IndexName, PackName, RepositoryId, SignerId, SlotId, SnapshotId, TenantId};
 use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
-const WAYS: usize = 20;
+const WAYS: usize = 23;
 const TENANT: TenantId = TenantId([1; 16]);
 const NAME: &str = "tenants/t/snapshots/a";
 const SALT: [u8; 32] = [7; 32];
@@ -79,7 +81,10 @@ pub fn run(data: &[u8]) -> bool {
         16 => opens(shared(data)),
         17 => opens(private(data)),
         18 => opened_slot(data),
-        _ => sealed_bundle(data),
+        19 => sealed_bundle(data),
+        20 => there_and_back(data, Forgotten::decode, Forgotten::encode, |a, b| a == b),
+        21 => there_and_back(data, Hold::decode, Hold::encode, |a, b| a == b),
+        _ => there_and_back(data, DamageRecord::decode, DamageRecord::encode, |a, b| a == b),
     }
 }
 
@@ -267,6 +272,14 @@ fn manifest() -> Manifest {
         chain: [2; 16],
         counter: 2,
         previous: Some(SnapshotId([3; 16])),
+        repaired: Some(Repaired {
+            of: SnapshotId([4; 16]),
+            signer: SignerId([5; 32]),
+            files: 6,
+            bytes: 7,
+            folders: 8,
+            loss: [9; 32],
+        }),
     }
 }
 
@@ -320,6 +333,17 @@ pub fn seeds() -> Seeds {
     add("slot-opened", 18, &of_key_file.encode());
     add("slot-of-a-recipient-opened", 18, &of_recipient.encode());
     add("bundle-in-a-slot", 19, &bundle(Role::Writer).encode());
+    let gone = |n: u8, before| ForgottenSnapshot {
+        snapshot: SnapshotId([n; 16]),
+        signer: SignerId([2; 32]),
+        chain: [3; 16],
+        counter: n.into(),
+        before,
+    };
+    let forgotten = Forgotten { snapshots: vec![gone(1, None), gone(2, Some(SnapshotId([1; 16])))] };
+    add("forgotten", 20, &forgotten.encode());
+    add("hold", 21, &Hold { time: Timestamp { seconds: 1, nanos: 2 }, why: "case 17".into() }.encode());
+    add("damage", 22, &DamageRecord { number: 3, packs: vec![PackName([1; 32]), PackName([2; 32])] }.encode());
     debug_assert!(shared.len() > HEADER_LEN);
     seeds
 }

@@ -23,6 +23,7 @@ mod walk;
 pub use paths::Selection;
 pub use run::{DeltaMode, Options, Outcome, run};
 pub use stream::Stream;
+pub use tree::TreeBuilder;
 
 use crate::format::manifest::Summary;
 use std::path::PathBuf;

@@ -498,6 +498,7 @@ impl<'a> Planned<'a> {
             chain: chain.id,
             counter: chain.counter,
             previous: chain.previous,
+            repaired: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use super::context::Context;
 use super::{exit, output, progress};
 use crate::maintenance::{self, Damage, Depth, Part, Portion, Report};
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -54,7 +55,8 @@ fn without_key(context: &Context, args: &CheckArgs) -> Result<Report> {
 
 fn document(report: &Report) -> serde_json::Value {
     serde_json::json!({
-        "damages": report.damages, "damage": report.damage, "snapshots": report.snapshots, "packs": report.packs,
+        "damages": report.damages, "damage": report.damage, "snapshots": report.snapshots,
+        "repaired": report.repaired, "packs": report.packs,
         "pack_bytes": report.pack_bytes, "read_packs": report.read_packs,
         "read_bytes": report.read_bytes, "blobs": report.blobs,
         "never_verified": report.never_verified, "oldest_verified": report.oldest_verified.map(output::utc_time),
@@ -94,6 +96,10 @@ fn summary(text: &mut String, args: &CheckArgs, report: &Report) {
         n => format!("{} damaged", output::counted(n, "object", "objects")),
     };
     let _ = writeln!(text, "{looked}{read}: {damaged}");
+    let hurt: BTreeSet<&String> = report.damage.iter().flat_map(|damage| damage.needed_by.keys()).collect();
+    for (of, by) in report.repaired.iter().filter(|(of, _)| hurt.contains(of)) {
+        let _ = writeln!(text, "snapshot {} is incomplete: {} stands for it, without what is lost", &of[..8], &by[..8]);
+    }
     covered(text, args, report);
     if report.unnamed > 0 {
         let why = match report.unindexed {

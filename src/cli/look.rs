@@ -78,6 +78,9 @@ pub fn manifest_json(m: &Manifest) -> serde_json::Value {
         "time": output::utc_time(m.time), "started": output::utc_time(m.started), "ended": output::utc_time(m.ended),
         "host": m.host, "user": m.user, "paths": paths(&m.paths), "source": paths(&m.source), "source_kind": m.source_kind,
         "tags": m.tags, "kind": m.kind, "base": m.base.map(|b| b.to_string()), "summary": m.summary, "program": m.program,
+        "repaired": m.repaired.map(|r| serde_json::json!({
+            "of": r.of.to_string(), "files": r.files, "bytes": r.bytes, "folders": r.folders,
+        })),
     })
 }
 
@@ -106,7 +109,7 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
                 vec![
                     s.id.short(),
                     format!("{}{}", output::local_time(m.time), if s.is_postdated() { " (!)" } else { "" }),
-                    m.kind.name().into(),
+                    format!("{}{}", m.kind.name(), if m.repaired.is_some() { ", repaired" } else { "" }),
                     output::size(m.summary.total.bytes),
                     output::size(m.summary.stored_bytes),
                     output::escaped(m.host.as_bytes()).into_owned(),
@@ -117,6 +120,7 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
             .collect();
         let head = ["id", "time", "kind", "size", "stored", "host", "tags", "paths"];
         output::print(&output::table(&head, &rows, &[3, 4]))?;
+        output::print(&repaired(listing.filtered(&filter)))?;
         if !context.global.quiet {
             output::complain(&output::counted(rows.len() as u64, "snapshot", "snapshots"));
         }
@@ -124,6 +128,20 @@ pub fn snapshots(context: &Context, args: &FilterArgs) -> Result<ExitCode> {
     // Whoever lists must not believe that a lost snapshot never was.
     let whole = listing.damaged.is_empty() && listing.gone.is_empty();
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(super::exit::DAMAGE) })
+}
+
+/// What repaired snapshots lack.
+fn repaired<'s>(snapshots: impl Iterator<Item = &'s Snapshot>) -> String {
+    let mut text = String::new();
+    for (s, r) in snapshots.filter_map(|s| Some((s, s.manifest.repaired?))) {
+        let files = output::counted(r.files, "file", "files");
+        let _ = write!(text, "{} is {} without {files} ({})", s.id.short(), r.of.short(), output::size(r.bytes));
+        if r.folders > 0 {
+            let _ = write!(text, " and parts of {}", output::counted(r.folders, "folder", "folders"));
+        }
+        text.push_str(", which are lost\n");
+    }
+    text
 }
 
 /// Runs `estrato ls`.

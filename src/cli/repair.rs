@@ -1,6 +1,7 @@
 //! `estrato repair`: what is mended, and what cannot be.
 
 mod index;
+mod snapshots;
 
 use super::context::Context;
 use super::{exit, output, progress};
@@ -16,6 +17,8 @@ pub enum RepairCommand {
     Packs(PacksArgs),
     /// Make the index anew from packs, where it is damaged or gone, and put wrong entries away
     Index(index::IndexArgs),
+    /// Make incomplete snapshots anew without what is lost of them; the old ones stay
+    Snapshots(snapshots::SnapshotsArgs),
 }
 
 #[derive(Args)]
@@ -36,6 +39,7 @@ pub fn run(context: &Context, command: &RepairCommand) -> Result<ExitCode> {
     match command {
         RepairCommand::Packs(args) => packs(context, args),
         RepairCommand::Index(args) => index::run(context, args),
+        RepairCommand::Snapshots(args) => snapshots::run(context, args),
     }
 }
 

@@ -5,7 +5,7 @@ use super::content::Content;
 use super::node::Kind;
 use crate::clock::Timestamp;
 use crate::error::Malformed;
-use crate::id::SnapshotId;
+use crate::id::{SignerId, SnapshotId};
 use crate::limits;
 use minicbor::decode::Decoder;
 
@@ -96,6 +96,54 @@ pub struct Summary {
     pub stored_bytes: u64,
 }
 
+/// What a repaired snapshot was made of, and what it lacks. Counts only where a full key signed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repaired {
+    /// The snapshot that it repairs.
+    pub of: SnapshotId,
+    /// Who signed that one.
+    pub signer: SignerId,
+    /// Files that were left out, since a part of them is lost.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Folders of which entries are lost whose names nobody knows.
+    pub folders: u64,
+    /// A hash of what was left out: the same loss has the same.
+    pub loss: [u8; 32],
+}
+
+impl Repaired {
+    /// The record: 0 snapshot, 1 signer, 2 counts, 3 hash.
+    fn encode(&self) -> Vec<u8> {
+        let mut r = Record::new();
+        r.bytes(0, self.of.as_bytes()).bytes(1, self.signer.as_bytes());
+        r.put(2, |e| {
+            e.array(3)?;
+            [self.files, self.bytes, self.folders].iter().try_for_each(|n| e.u64(*n)?.ok())
+        });
+        r.bytes(3, &self.loss);
+        r.finish()
+    }
+
+    fn read(d: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let (mut of, mut signer, mut counts, mut loss) = (None, SignerId([0; 32]), [0; 3], [0; 32]);
+        let mut f = Fields::begin(d.clone())?;
+        while let Some(key) = f.next(&[0, 1, 2, 3])? {
+            match key {
+                0 => of = Some(SnapshotId(f.array()?)),
+                1 => signer = SignerId(f.array()?),
+                2 => counts = read_counts(f.value())?,
+                _ => loss = f.array()?,
+            }
+        }
+        *d = f.end();
+        let of = of.ok_or_else(|| Malformed::new("a repaired snapshot of none"))?;
+        let [files, bytes, folders] = counts;
+        Ok(Self { of, signer, files, bytes, folders, loss })
+    }
+}
+
 /// The plaintext of a snapshot object.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {
@@ -133,6 +181,8 @@ pub struct Manifest {
     pub counter: u64,
     /// The snapshot before it in the chain.
     pub previous: Option<SnapshotId>,
+    /// What it repairs, if it takes the place of a damaged one.
+    pub repaired: Option<Repaired>,
 }
 
 impl Manifest {
@@ -175,12 +225,15 @@ impl Manifest {
         if let Some(previous) = &self.previous {
             r.bytes(16, previous.as_bytes());
         }
+        if let Some(repaired) = &self.repaired {
+            r.raw(17, &repaired.encode());
+        }
         r.finish()
     }
 
     /// Reads the record.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        const KNOWN: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+        const KNOWN: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
         let mut m = Self::default();
         let (mut has_time, mut has_root) = (false, false);
         let mut f = Fields::begin(Decoder::new(bytes))?;
@@ -226,7 +279,8 @@ impl Manifest {
                 13 => m.program = f.text(TEXT_MAX)?,
                 14 => m.chain = f.array()?,
                 15 => m.counter = f.value().u64()?,
-                _ => m.previous = Some(SnapshotId(f.array()?)),
+                16 => m.previous = Some(SnapshotId(f.array()?)),
+                _ => m.repaired = Some(Repaired::read(f.value())?),
             }
         }
         finished(&f.end())?;
@@ -245,14 +299,20 @@ fn read_list(f: &mut Fields<'_>) -> Result<Vec<Vec<u8>>, Malformed> {
     Ok(list)
 }
 
-fn read_summary(d: &mut Decoder<'_>) -> Result<Summary, Malformed> {
-    let mut numbers = [0; 12];
-    for (at, _) in (0..count(d, 64)?).enumerate() {
+/// Counts; further ones are passed over, and missing ones are 0.
+fn read_counts<const N: usize>(d: &mut Decoder<'_>) -> Result<[u64; N], Malformed> {
+    let mut numbers = [0; N];
+    for at in 0..count(d, 64)? {
         let number = d.u64()?;
         if let Some(place) = numbers.get_mut(at) {
             *place = number;
         }
     }
+    Ok(numbers)
+}
+
+fn read_summary(d: &mut Decoder<'_>) -> Result<Summary, Malformed> {
+    let numbers: [u64; 12] = read_counts(d)?;
     let tally = |at: usize| Tally { entries: numbers[at], bytes: numbers[at + 1] };
     Ok(Summary {
         total: tally(0),
@@ -321,6 +381,14 @@ mod tests {
             chain: [5; 16],
             counter: 6,
             previous: Some(SnapshotId([7; 16])),
+            repaired: Some(Repaired {
+                of: SnapshotId([9; 16]),
+                signer: SignerId([10; 32]),
+                files: 11,
+                bytes: 12,
+                folders: 13,
+                loss: [14; 32],
+            }),
         }
     }
 

@@ -355,6 +355,8 @@ impl Check<'_> {
         for problem in self.repo.check_holds(&listed, &listing.buried)? {
             self.note(&problem);
         }
+        let repaired = listing.repaired().into_iter().map(|(of, by)| (of.to_string(), by.to_string()));
+        self.report.repaired = repaired.collect();
         let mut whole = HashSet::new();
         for s in &listing.snapshots {
             self.report.snapshots += 1;

@@ -5,6 +5,9 @@
 //! stolen writer's key pushes out nobody else's snapshots. Within its own group
 //! it may claim any time; one that the store's own time speaks against counts,
 //! where it lies ahead, by the store's, and takes no place from any other.
+//!
+//! A repaired snapshot stands in the group of the one that it repairs. It is as
+//! believable as that one, which takes no place from others any more.
 
 use crate::error::{Error, Result};
 use crate::id::{SignerId, SnapshotId};
@@ -12,7 +15,7 @@ use crate::monitor::Monitor;
 use crate::repo::{Forgot, Repository};
 use crate::snapshot::retention::{self, Candidate, Reason, Rules};
 use crate::snapshot::{Filter, Listing, Snapshot};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// What forms groups, beside who signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Common {
     fn of(s: &Snapshot, by: GroupBy) -> Self {
         let sorted = |tags: &[String]| tags.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         Self {
-            signer: s.signer,
+            signer: s.owner,
             host: by.host.then(|| s.manifest.host.clone()),
             paths: by.paths.then(|| s.manifest.source.clone()),
             tags: by.tags.then(|| sorted(&s.manifest.tags)),
@@ -81,12 +84,21 @@ pub fn choose(
     held: &HashSet<SnapshotId>,
 ) -> Vec<Group> {
     let snapshots: Vec<&Snapshot> = listing.filtered(filter).collect();
+    let repaired = listing.repaired();
+    let claims: HashMap<SnapshotId, bool> =
+        listing.snapshots.iter().map(|s| (s.id, s.is_postdated() || s.is_backdated())).collect();
+    // A repair is always late: what counts is how late the snapshot was that it repairs.
+    let is_late = |s: &Snapshot| {
+        let of = s.manifest.repaired.map_or(s.id, |repaired| repaired.of);
+        claims.get(&of).or_else(|| claims.get(&s.id)).copied().unwrap_or_default()
+    };
     let candidates: Vec<Candidate<Common>> = snapshots
         .iter()
         .map(|s| Candidate {
             id: s.id,
             time: s.moment(),
-            is_doubtful: s.is_postdated() || s.is_backdated(),
+            ended: s.manifest.ended,
+            is_doubtful: is_late(s) || repaired.contains_key(&s.id),
             group: Common::of(s, by),
             tags: s.manifest.tags.clone(),
             is_held: held.contains(&s.id),

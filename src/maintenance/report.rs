@@ -64,6 +64,8 @@ pub struct Report {
     pub damages: u64,
     /// Snapshots that were looked at.
     pub snapshots: u64,
+    /// Snapshots beside which stands another without what is lost of them, and that.
+    pub repaired: BTreeMap<String, String>,
     /// Packs in the store.
     pub packs: u64,
     /// Bytes of all packs in the store.

@@ -111,8 +111,12 @@ impl Counting {
 
     /// True if what a snapshot holds may be taken unread.
     pub fn trusts(&self, snapshot: &SnapshotId) -> bool {
-        let seen = self.plan.as_ref().is_none_or(|plan| plan.seen.contains(snapshot));
-        seen && !self.distrust && self.missing.is_empty()
+        self.keeps(snapshot) && self.missing.is_empty()
+    }
+
+    /// True if no plan is in force that has not seen a snapshot: what it needs is not deleted.
+    pub fn keeps(&self, snapshot: &SnapshotId) -> bool {
+        !self.distrust && self.plan.as_ref().is_none_or(|plan| plan.seen.contains(snapshot))
     }
 
     /// Packs that the index names, and the store does not list with the size that they had, or a check has

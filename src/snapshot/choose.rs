@@ -7,7 +7,7 @@ use crate::format::names::last_part;
 use crate::id::{SignerId, SnapshotId};
 use crate::limits;
 use crate::repo::{self, Gone, Repository, SnapshotObject};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Digits that name a snapshot at the least.
 const PREFIX_MIN: usize = 4;
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub manifest: Manifest,
     /// Who signed it.
     pub signer: SignerId,
+    /// Whose it counts as: of a repaired one the signer of the snapshot that it repairs.
+    pub owner: SignerId,
     /// When the store took it, by the store's clock.
     pub taken: Timestamp,
 }
@@ -78,8 +80,12 @@ pub fn list(repo: &Repository) -> Result<Listing> {
         |(id, _)| repo.snapshot(id),
         |(id, modified), read| {
             match read {
-                Ok(SnapshotObject::Manifest(manifest, signer)) => {
-                    listing.snapshots.push(Snapshot { id: *id, manifest: *manifest, signer, taken: *modified });
+                Ok(SnapshotObject::Manifest(mut manifest, signer)) => {
+                    // Who may not repair could pass its own for another's.
+                    manifest.repaired = manifest.repaired.filter(|_| repo.is_full(&signer));
+                    let owner = manifest.repaired.map_or(signer, |repaired| repaired.signer);
+                    let taken = *modified;
+                    listing.snapshots.push(Snapshot { id: *id, manifest: *manifest, signer, owner, taken });
                 }
                 Ok(SnapshotObject::Tombstone(_)) => {
                     listing.buried.insert(*id);
@@ -129,6 +135,11 @@ impl Filter {
 }
 
 impl Listing {
+    /// The snapshots that others repair, and which.
+    pub fn repaired(&self) -> HashMap<SnapshotId, SnapshotId> {
+        self.snapshots.iter().filter_map(|s| Some((s.manifest.repaired?.of, s.id))).collect()
+    }
+
     /// The snapshots that pass, oldest first.
     pub fn filtered<'a>(&'a self, filter: &'a Filter) -> impl DoubleEndedIterator<Item = &'a Snapshot> {
         self.snapshots.iter().filter(|s| filter.passes(s))
@@ -221,7 +232,8 @@ mod tests {
             tags: vec![tag.into()],
             ..Manifest::default()
         };
-        Snapshot { id: SnapshotId([id; 16]), manifest, signer: SignerId([0; 32]), taken: time }
+        let signer = SignerId([0; 32]);
+        Snapshot { id: SnapshotId([id; 16]), manifest, signer, owner: signer, taken: time }
     }
 
     fn listing() -> Listing {

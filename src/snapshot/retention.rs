@@ -59,6 +59,8 @@ pub struct Candidate<G> {
     pub id: SnapshotId,
     /// The moment by which it counts.
     pub time: Timestamp,
+    /// When it was complete: of two with one moment the later one is the newer.
+    pub ended: Timestamp,
     /// True if that moment is its writer's word, and the store's own time for it speaks against it.
     pub is_doubtful: bool,
     /// What it is held against: rules count within a group.
@@ -166,7 +168,10 @@ pub fn decide<G: Ord>(rules: &Rules, candidates: &[Candidate<G>]) -> Vec<Verdict
     let mut verdicts = vec![Verdict::default(); candidates.len()];
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     // The newest first; of equal times the id decides.
-    let place = |at: &usize| (&candidates[*at].group, std::cmp::Reverse((candidates[*at].time, candidates[*at].id)));
+    let place = |at: &usize| {
+        let c = &candidates[*at];
+        (&c.group, std::cmp::Reverse((c.time, c.ended, c.id)))
+    };
     order.sort_by(|a, b| place(a).cmp(&place(b)));
     for group in order.chunk_by(|a, b| candidates[*a].group == candidates[*b].group) {
         let sure: Vec<usize> = group.iter().copied().filter(|at| !candidates[*at].is_doubtful).collect();

@@ -239,6 +239,7 @@ fn manifest(root: Extent) -> Manifest {
         chain: [0xd0; 16],
         counter: 1,
         previous: None,
+        repaired: None,
     }
 }
 

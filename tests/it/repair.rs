@@ -2,6 +2,7 @@
 
 mod index;
 mod packs;
+mod snapshots;
 mod wrong;
 
 use crate::support::{Place, files_below, noise};
@@ -47,4 +48,8 @@ fn is_whole(place: &Place, all: &[(String, Tree)]) {
         assert!(tree(&place.path(&target)) == *expected, "snapshot {id} gives back something else");
     }
     place.run(&["prune"]).expect_code(0);
+}
+
+fn largest(files: Vec<PathBuf>) -> PathBuf {
+    files.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
 }

@@ -5,6 +5,8 @@
 mod index;
 mod packs;
 mod salvage;
+mod snapshots;
 
 pub use index::{BadObject, FalseEntry, HowIndex, IndexReport, Unread, repair_index};
 pub use packs::{Outcome, Remedy, Treated, Wanted, repair_packs};
+pub use snapshots::{Dropped, HowSnapshots, Mended, SnapshotsReport, repair_snapshots};

@@ -14,7 +14,7 @@ fn at(text: &str) -> Timestamp {
 
 fn candidate(n: usize, time: Timestamp) -> Candidate<u8> {
     let id = SnapshotId(u128::try_from(n).unwrap().to_be_bytes());
-    Candidate { id, time, is_doubtful: false, group: 0, tags: Vec::new(), is_held: false }
+    Candidate { id, time, ended: time, is_doubtful: false, group: 0, tags: Vec::new(), is_held: false }
 }
 
 fn candidates(times: &[&str]) -> Vec<Candidate<u8>> {

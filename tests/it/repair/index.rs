@@ -1,18 +1,13 @@
 //! `estrato repair index`: the index comes back from packs alone.
 
-use super::{days, is_whole, tree};
+use super::{days, is_whole, largest, tree};
 use crate::support::{Place, change};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
 
 #[track_caller]
 fn repair(place: &Place, more: &[&str], code: i32) -> Value {
     place.run(&[&["repair", "index", "--json"], more].concat()).expect_code(code).json()
-}
-
-fn largest(files: Vec<PathBuf>) -> PathBuf {
-    files.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
 }
 
 #[test]

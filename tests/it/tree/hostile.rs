@@ -252,5 +252,6 @@ pub fn manifest(root: Content) -> Manifest {
         chain: [1; 16],
         counter: 1,
         previous: None,
+        repaired: None,
     }
 }

@@ -155,6 +155,16 @@ pub fn repair_index(repo: &Repository, how: HowIndex, monitor: &dyn Monitor) -> 
     done.map(|()| report)
 }
 
+/// True if a pack says by itself what some of its blobs are.
+pub(super) fn says_something(repo: &Repository, name: &PackName) -> Result<bool> {
+    match contents::read(repo, name)? {
+        Found::Contents(contents) => Ok(contents.known() > 0 || !contents.waiting.is_empty()),
+        // What is in there is not known yet.
+        Found::Frozen => Ok(true),
+        Found::Unreadable(_) | Found::Gone => Ok(false),
+    }
+}
+
 struct Repair<'r> {
     repo: &'r Repository,
     /// None if nothing is written.
