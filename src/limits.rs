@@ -122,6 +122,12 @@ pub const ARGON_PASSES_MAX: u32 = 16;
 pub const ARGON_LANES_MAX: u32 = 16;
 /// Slots of one tenant that are read.
 pub const SLOTS_MAX: usize = 4096;
+/// Key pairs that a tenant has had, the one in use among them: a reader tries one after the other.
+pub const KEY_PAIRS_MAX: usize = 64;
+/// Tenants among which an operator's slot is looked for, where this machine was told of none.
+pub const OPERATOR_LOOKS: usize = 16;
+/// Objects that a receipt of an erasure names one by one; of more it tells the number.
+pub const RECEIPT_OBJECTS_MAX: usize = 1_000;
 /// Objects that one listing may hold before it is refused.
 pub const LIST_OBJECTS_MAX: usize = 50_000_000;
 /// A key file, bytes.

@@ -209,7 +209,15 @@ fn sealed_bundle(plain: &[u8]) -> bool {
     let mut sealed = plain.to_vec();
     sealer.seal(ordinal::RECORD, &aad, &mut sealed, 0);
     let encapsulated = Vec::new();
-    let slot = Slot { kind: SlotKind::KeyFile, salt: SALT, stretch: None, encapsulated, sealed, tenant: TENANT };
+    let slot = Slot {
+        kind: SlotKind::KeyFile,
+        salt: SALT,
+        stretch: None,
+        encapsulated,
+        sealed,
+        tenant: TENANT,
+        later: None,
+    };
     match slot::open(&Credential::KeyFile(key), TENANT, &id, &slot) {
         Ok(Some(bundle)) => {
             assert!(bundle.tenant == TENANT && Bundle::decode(plain).is_ok_and(|b| b == bundle));
@@ -230,6 +238,7 @@ fn bundle(role: Role) -> Bundle {
         signer_seed: [4; 32],
         private_key: full.then_some([5; 32]),
         tenant_seed: full.then_some([6; 32]),
+        former_keys: if full { vec![[7; 32], [8; 32]] } else { Vec::new() },
     }
 }
 
@@ -242,6 +251,8 @@ fn signers() -> SignerList {
         kind,
         added: Timestamp { seconds: 5, nanos: 6 },
         removed,
+        recipient: (kind == SlotKind::Recipient).then(|| vec![9; 1216]),
+        is_operator: kind == SlotKind::Recipient,
     };
     let gone = Timestamp { seconds: 7, nanos: 999_999_999 };
     let signers = vec![
@@ -249,7 +260,7 @@ fn signers() -> SignerList {
         signer(2, Role::Writer, SlotKind::Recipient, Some(gone)),
         signer(3, Role::Writer, SlotKind::Password, None),
     ];
-    SignerList { version: 3, signers, ..SignerList::default() }
+    SignerList { version: 3, signers, public_key: Some(vec![8; 1216]), ..SignerList::default() }
 }
 
 fn manifest() -> Manifest {

@@ -97,10 +97,10 @@ pub enum Command {
     Repair(RepairCommand),
     /// Show what is stored: plain and delta frames, and what deltas save
     Stats,
-    /// Add, list, remove and show keys
+    /// Add, list, remove, rotate and show keys
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Add, change and list tenants
+    /// Add, change, list and erase tenants
     #[command(subcommand)]
     Tenant(TenantCommand),
     /// Find out what a store can do, and what to allow there
@@ -438,6 +438,13 @@ pub enum KeyCommand {
         #[arg(value_name = "KEY")]
         which: String,
     },
+    /// Give a key another secret: a new slot in the place of the old one
+    Rotate(super::rotate::RotateArgs),
+    /// Give the tenant a new key pair, to which all is sealed from now on
+    Rekey(super::rekey::RekeyArgs),
+    /// The key of whoever keeps the repository, with a slot in every tenant
+    #[command(subcommand)]
+    Operator(super::operator::OperatorCommand),
     /// Show the key in use, to be kept on paper, and its public half
     Show {
         /// Make a key that opens nothing yet: its public half is for 'key add --recipient'
@@ -492,6 +499,8 @@ pub enum TenantCommand {
         /// Add so much parity to each pack, that mends it when it is damaged
         #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = quantity::parity)]
         parity: Parity,
+        #[command(flatten)]
+        operator: super::operator::OperatorArgs,
     },
     /// Change what new packs of the tenant in use are made of; those that are there stay as they are
     Set {
@@ -499,6 +508,9 @@ pub enum TenantCommand {
         #[arg(long, value_name = "PERCENT", value_parser = quantity::parity)]
         parity: Parity,
     },
-    /// List tenants
-    List,
+    /// List tenants, and those in which the operator has no slot
+    List {
+        #[command(flatten)]
+        operator: super::operator::OperatorArgs,
+    },
 }

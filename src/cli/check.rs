@@ -98,7 +98,8 @@ fn summary(text: &mut String, args: &CheckArgs, report: &Report) {
     let _ = writeln!(text, "{looked}{read}: {damaged}");
     let hurt: BTreeSet<&String> = report.damage.iter().flat_map(|damage| damage.needed_by.keys()).collect();
     for (of, by) in report.repaired.iter().filter(|(of, _)| hurt.contains(of)) {
-        let _ = writeln!(text, "snapshot {} is incomplete: {} stands for it, without what is lost", &of[..8], &by[..8]);
+        let _ =
+            writeln!(text, "snapshot {} is incomplete: {} stands for it, without what is lost", &of[..8], &by[..8]);
     }
     covered(text, args, report);
     if report.unnamed > 0 {

@@ -119,8 +119,16 @@ impl Context {
         Ok(self.reached.get_or_init(|| Reached { store, copies }).clone())
     }
 
+    /// The same options for another tenant, or another place.
+    pub fn at(&self, repo: Option<String>, tenant: &str) -> Self {
+        let mut global = self.global.clone();
+        global.repo = repo.or(global.repo);
+        tenant.clone_into(&mut global.tenant);
+        Self::new(global)
+    }
+
     /// Where local state is kept; `None` if none is.
-    fn cache(&self) -> Result<Option<PathBuf>> {
+    pub fn cache(&self) -> Result<Option<PathBuf>> {
         match &self.global.cache_dir {
             _ if self.global.no_cache => Ok(None),
             Some(folder) => Ok(Some(folder.clone())),
@@ -177,6 +185,13 @@ impl Context {
     /// The same, with the key in this file.
     pub fn open_with_key(&self, path: &Path) -> Result<Repository> {
         self.open_by(|| read_key(path).map(Credential::KeyFile))
+    }
+
+    /// The same, with a key that is at hand.
+    pub fn open_as(&self, credential: Credential) -> Result<Repository> {
+        let opened = self.open_with(credential);
+        stack::wipe();
+        opened
     }
 
     fn open_by(&self, credential: impl Fn() -> Result<Credential>) -> Result<Repository> {

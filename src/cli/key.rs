@@ -2,11 +2,12 @@
 
 use super::args::{KeyCommand, RoleArg};
 use super::context::{self, Context};
-use super::{init, output};
+use super::{init, operator, output, rekey, rotate};
 use crate::crypto::keyfile;
 use crate::crypto::slot::Credential;
 use crate::error::Error;
 use crate::format::key::{Role, Signer};
+use crate::id::SlotId;
 use crate::repo::{NewKey, Secret};
 use anyhow::Result;
 use std::path::Path;
@@ -55,7 +56,15 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<ExitCode> {
         }
         KeyCommand::List => list(context)?,
         KeyCommand::Remove { which } => {
-            let removed = context.open()?.remove_key(&which)?;
+            let mut repo = context.open()?;
+            let removed = match repo.remove_key(&which) {
+                // It may be the slot that an interruption left, and no key's.
+                Err(e @ Error::NotFound(_)) => match repo.remove_unused_slot(&which) {
+                    Ok(slot) => return unused(context, &slot),
+                    Err(_) => return Err(e.into()),
+                },
+                other => other?,
+            };
             if context.global.json {
                 output::print_json(&json(&removed))?;
             } else if !context.global.quiet {
@@ -68,12 +77,25 @@ pub fn run(context: &Context, command: KeyCommand) -> Result<ExitCode> {
                 ))?;
             }
         }
+        KeyCommand::Rotate(args) => return rotate::run(context, &args),
+        KeyCommand::Rekey(args) => return rekey::run(context, &args),
+        KeyCommand::Operator(command) => return operator::run(context, command),
         KeyCommand::Show { new_key_file, recipient } => show(context, new_key_file.as_deref(), recipient)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn read_recipient(text: &str) -> Result<crate::crypto::hpke::PublicKey> {
+fn unused(context: &Context, slot: &SlotId) -> Result<ExitCode> {
+    if context.global.json {
+        output::print_json(&serde_json::json!({ "unused_slot": slot.to_string() }))?;
+    } else if !context.global.quiet {
+        output::print(&format!("removed slot {}, which no key had\n", slot.short()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Someone's public half, or the file that `@` names.
+pub(super) fn read_recipient(text: &str) -> Result<crate::crypto::hpke::PublicKey> {
     let text = match text.strip_prefix('@') {
         Some(path) => context::read_text(Path::new(path))?,
         None => text.to_owned(),
@@ -81,10 +103,12 @@ fn read_recipient(text: &str) -> Result<crate::crypto::hpke::PublicKey> {
     Ok(keyfile::recipient_from_text(&text).map_err(|e| Error::Invalid(format!("the recipient's text {e}")))?)
 }
 
-fn json(s: &Signer) -> serde_json::Value {
+/// A key, for programs.
+pub(super) fn json(s: &Signer) -> serde_json::Value {
     serde_json::json!({
         "slot": s.slot.to_string(), "signer": s.id.to_string(), "role": s.role, "kind": s.kind, "label": s.label,
         "added": output::utc_time(s.added), "removed": s.removed.map(output::utc_time),
+        "operator": s.is_operator,
     })
 }
 
@@ -105,7 +129,7 @@ fn list(context: &Context) -> Result<()> {
             vec![
                 s.slot.short(),
                 s.role.name().into(),
-                s.kind.name().into(),
+                if s.is_operator { "recipient, operator".into() } else { s.kind.name().into() },
                 output::local_time(s.added),
                 output::escaped(s.label.as_bytes()).into_owned(),
                 state,

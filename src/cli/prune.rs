@@ -43,7 +43,7 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<ExitCode> {
 }
 
 /// A backup that stands in the way.
-fn who(session: &Announced) -> String {
+pub(super) fn who(session: &Announced) -> String {
     let heard = output::local_time(session.heard);
     match &session.owner {
         Some((host, pid)) => {
@@ -53,7 +53,7 @@ fn who(session: &Announced) -> String {
     }
 }
 
-fn planned(summary: &Summary) -> String {
+pub(super) fn planned(summary: &Summary) -> String {
     if let Some(number) = summary.taken_up {
         return format!("takes up plan {number}, which another prune left\n");
     }
@@ -77,7 +77,7 @@ fn planned(summary: &Summary) -> String {
     )
 }
 
-fn done(outcome: &Outcome) -> String {
+pub(super) fn done(outcome: &Outcome) -> String {
     let mut text = String::new();
     if !outcome.ended.is_empty() {
         let many = output::counted(outcome.ended.len() as u64, "backup", "backups");
@@ -113,7 +113,8 @@ fn done(outcome: &Outcome) -> String {
     text
 }
 
-fn retained(object: &Retained) -> serde_json::Value {
+/// What the store would not delete yet, as JSON.
+pub fn retained(object: &Retained) -> serde_json::Value {
     serde_json::json!({
         "object": object.name, "bytes": object.bytes, "until": object.until.map(output::utc_time),
     })

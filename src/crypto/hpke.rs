@@ -8,6 +8,7 @@ use hpke::aead::ChaCha20Poly1305;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, PskBundle, Serializable};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use zeroize::Zeroizing;
 
 const INFO: &[u8] = b"estrato 0 hpke";
@@ -16,8 +17,12 @@ const INFO: &[u8] = b"estrato 0 hpke";
 #[derive(Clone)]
 pub struct PublicKey(<XWing as Kem>::PublicKey);
 
-/// A private key. Wiped when dropped.
-pub struct PrivateKey(<XWing as Kem>::PrivateKey);
+/// A private key, and those that came before it: what was sealed to any of them is opened. Wiped when dropped.
+pub struct PrivateKey {
+    keys: Vec<<XWing as Kem>::PrivateKey>,
+    /// Which opened something last: what lies together was mostly sealed to the same.
+    last: AtomicUsize,
+}
 
 impl PublicKey {
     /// Reads a public key.
@@ -45,7 +50,23 @@ impl PrivateKey {
         let key = <XWing as Kem>::PrivateKey::from_bytes(bytes)
             .map_err(|_| Error::Invalid("not a private key of this suite".into()))?;
         let public = XWing::sk_to_pk(&key);
-        Ok((Self(key), PublicKey(public)))
+        Ok((Self { keys: vec![key], last: AtomicUsize::new(0) }, PublicKey(public)))
+    }
+
+    /// Takes up several: the first is the key, the others came before it. Computes their public halves.
+    ///
+    /// # Errors
+    /// See [`PrivateKey::from_bytes`].
+    pub fn from_all(all: &[[u8; 32]]) -> Result<(Self, Vec<PublicKey>)> {
+        // It never grows: a copy would stay behind in the memory that was too small.
+        let (mut keys, mut publics) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        for bytes in all {
+            let key = <XWing as Kem>::PrivateKey::from_bytes(bytes)
+                .map_err(|_| Error::Invalid("not a private key of this suite".into()))?;
+            publics.push(PublicKey(XWing::sk_to_pk(&key)));
+            keys.push(key);
+        }
+        Ok((Self { keys, last: AtomicUsize::new(0) }, publics))
     }
 }
 
@@ -106,9 +127,25 @@ pub fn open(
         None => OpModeR::Base,
     };
     let encapsulated = <XWing as Kem>::EncappedKey::from_bytes(encapsulated).map_err(|_| fails())?;
-    hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(&mode, &key.0, &encapsulated, INFO, sealed, aad)
-        .map(Zeroizing::new)
-        .map_err(|_| fails())
+    // Decapsulation by a wrong key gives another secret, and the seal does not open: the next is tried.
+    let last = key.last.load(Ordering::Relaxed);
+    let others = (0..key.keys.len()).filter(|n| *n != last);
+    for n in std::iter::once(last).chain(others) {
+        let Some(private) = key.keys.get(n) else { continue };
+        let opened = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
+            &mode,
+            private,
+            &encapsulated,
+            INFO,
+            sealed,
+            aad,
+        );
+        if let Ok(plain) = opened {
+            key.last.store(n, Ordering::Relaxed);
+            return Ok(Zeroizing::new(plain));
+        }
+    }
+    Err(fails())
 }
 
 #[cfg(test)]
@@ -131,6 +168,23 @@ mod tests {
         let (stranger, _) = PrivateKey::from_bytes(&pair_from_seed(&[9; 32]).0).unwrap();
         assert!(open(&stranger, Some(&psk), &enc, &sealed, b"place").is_err());
         assert!(open(&key, Some(&psk), &enc[1..], &sealed, b"place").is_err());
+    }
+
+    #[test]
+    fn what_was_sealed_to_a_former_key_opens_and_nothing_else() {
+        let of = |n: u8| PrivateKey::from_bytes(&pair_from_seed(&[n; 32]).0).unwrap();
+        let sealed_to = |n: u8| seal(&of(n).1, None, &[n], b"place").unwrap();
+        let bytes = [1, 2, 3].map(|n| *pair_from_seed(&[n; 32]).0);
+        let (key, publics) = PrivateKey::from_all(&bytes).unwrap();
+        assert!(publics.iter().zip([1, 2, 3]).all(|(public, n)| public.to_bytes() == of(n).1.to_bytes()));
+        for n in [3, 1, 2, 2, 3, 1] {
+            let (enc, sealed) = sealed_to(n);
+            assert_eq!(**open(&key, None, &enc, &sealed, b"place").unwrap(), [n]);
+        }
+        let (enc, sealed) = sealed_to(4);
+        assert!(open(&key, None, &enc, &sealed, b"place").is_err());
+        let (enc, sealed) = sealed_to(2);
+        assert!(open(&of(1).0, None, &enc, &sealed, b"place").is_err(), "the key alone");
     }
 
     #[test]

@@ -98,6 +98,11 @@ fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
 }
 
 impl KeyFile {
+    /// The same key once more, for whoever must keep one.
+    pub fn again(&self) -> Self {
+        Self(Zeroizing::new(*self.0))
+    }
+
     /// The text of the file, one line.
     pub fn to_text(&self) -> Zeroizing<String> {
         Zeroizing::new(encode(KEY_PREFIX, &*self.0))
@@ -125,8 +130,13 @@ impl KeyFile {
 
     /// The public half, as text that may be given away.
     pub fn recipient_text(&self) -> String {
-        encode(RECIPIENT_PREFIX, &self.recipient().1.to_bytes())
+        recipient_to_text(&self.recipient().1)
     }
+}
+
+/// A public half, as text that may be given away.
+pub fn recipient_to_text(key: &PublicKey) -> String {
+    encode(RECIPIENT_PREFIX, &key.to_bytes())
 }
 
 /// Reads a recipient's text.

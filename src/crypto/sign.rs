@@ -1,9 +1,11 @@
 //! Ed25519 signatures: who wrote a record, bound to the record's place.
 
+use super::aead::KeyBytes;
 use crate::error::Malformed;
 use crate::format::header::ObjectType;
 use crate::id::{SignerId, TenantId};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use zeroize::Zeroizing;
 
 /// What a signature is about.
 pub struct Place<'a> {
@@ -41,6 +43,11 @@ impl Signing {
     /// The public half.
     pub fn id(&self) -> SignerId {
         SignerId(self.0.verifying_key().to_bytes())
+    }
+
+    /// The seed, so that the key can be put into another slot.
+    pub fn seed(&self) -> KeyBytes {
+        Zeroizing::new(self.0.to_bytes())
     }
 
     /// Signs.

@@ -6,7 +6,7 @@ use super::keyfile::KeyFile;
 use super::random;
 use crate::error::{Error, Malformed, Result};
 use crate::format::header::{Cipher, Header, ObjectType, associated_data, ordinal};
-use crate::format::key::{Bundle, STRETCH, Slot, SlotKind, Stretch};
+use crate::format::key::{Bundle, LaterKeys, STRETCH, Slot, SlotKind, Stretch};
 use crate::id::{SlotId, TenantId};
 use argon2::{Algorithm, Argon2, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
@@ -40,6 +40,11 @@ fn named(context: &str, key: &[u8], tenant: TenantId) -> SlotId {
     SlotId(id)
 }
 
+/// The name of the slot of a recipient, which anyone can tell who knows its public key.
+pub fn recipient_slot(key: &PublicKey, tenant: TenantId) -> SlotId {
+    named("estrato 0 slot of a recipient", &key.to_bytes(), tenant)
+}
+
 /// The slots that a key file could open, the likelier first: found by name, without a listing.
 pub fn key_file_slots(key: &KeyFile, tenant: TenantId) -> [SlotId; 2] {
     [key_file_slot(key, tenant), recipient_slot(&key.recipient().1, tenant)]
@@ -49,12 +54,8 @@ fn key_file_slot(key: &KeyFile, tenant: TenantId) -> SlotId {
     named("estrato 0 slot of a key file", &*key.0, tenant)
 }
 
-fn recipient_slot(key: &PublicKey, tenant: TenantId) -> SlotId {
-    named("estrato 0 slot of a recipient", &key.to_bytes(), tenant)
-}
-
-fn aad(tenant: TenantId, slot: &SlotId) -> Vec<u8> {
-    associated_data(HEADER, tenant, ordinal::RECORD, Some(&slot.to_string()))
+fn aad(tenant: TenantId, slot: &SlotId, ordinal: u64) -> Vec<u8> {
+    associated_data(HEADER, tenant, ordinal, Some(&slot.to_string()))
 }
 
 fn stretched(password: &SecretString, salt: &[u8; 32], cost: Stretch) -> Result<KeyBytes, Malformed> {
@@ -76,16 +77,29 @@ fn salted(secret: &[u8; 32], salt: &[u8; 32]) -> KeyBytes {
 /// # Errors
 /// Where the machine has no random bytes.
 pub fn seal(holder: &Holder<'_>, bundle: &Bundle) -> Result<(SlotId, Slot)> {
-    let salt = random::bytes()?;
-    let (id, kind) = match holder {
-        Holder::KeyFile(key) => (key_file_slot(key, bundle.tenant), SlotKind::KeyFile),
-        Holder::Password(_) => (SlotId(random::bytes()?), SlotKind::Password),
-        Holder::Recipient(key) => (recipient_slot(key, bundle.tenant), SlotKind::Recipient),
+    let id = match holder {
+        Holder::KeyFile(key) => key_file_slot(key, bundle.tenant),
+        Holder::Password(_) => SlotId(random::bytes()?),
+        Holder::Recipient(key) => recipient_slot(key, bundle.tenant),
     };
-    let aad = aad(bundle.tenant, &id);
+    Ok((id, seal_as(holder, bundle, id)?))
+}
+
+/// Seals a bundle for a slot that has a name already: the one that follows from the key, or a password's.
+///
+/// # Errors
+/// Where the machine has no random bytes.
+pub fn seal_as(holder: &Holder<'_>, bundle: &Bundle, id: SlotId) -> Result<Slot> {
+    let salt = random::bytes()?;
+    let kind = match holder {
+        Holder::KeyFile(_) => SlotKind::KeyFile,
+        Holder::Password(_) => SlotKind::Password,
+        Holder::Recipient(_) => SlotKind::Recipient,
+    };
+    let aad = aad(bundle.tenant, &id, ordinal::RECORD);
     let object = || format!("slot {id}");
-    let mut slot =
-        Slot { kind, salt, stretch: None, encapsulated: Vec::new(), sealed: Vec::new(), tenant: bundle.tenant };
+    let (encapsulated, sealed) = (Vec::new(), Vec::new());
+    let mut slot = Slot { kind, salt, stretch: None, encapsulated, sealed, tenant: bundle.tenant, later: None };
     let key = match holder {
         Holder::KeyFile(key) => salted(&key.0, &salt),
         Holder::Password(password) => {
@@ -95,13 +109,24 @@ pub fn seal(holder: &Holder<'_>, bundle: &Bundle) -> Result<(SlotId, Slot)> {
         Holder::Recipient(key) => {
             (slot.encapsulated, slot.sealed) =
                 hpke::seal(key, None, &bundle.encode(), &aad).map_err(|e| e.of(object()))?;
-            return Ok((id, slot));
+            return Ok(slot);
         }
     };
     // Sealed where it lies, and only then is the tag appended: no plaintext stays behind.
     slot.sealed = bundle.encode().to_vec();
     Sealer::new(HEADER.cipher, &key).seal(ordinal::RECORD, &aad, &mut slot.sealed, 0);
-    Ok((id, slot))
+    Ok(slot)
+}
+
+/// Adds private keys to a recipient's slot, for whoever cannot open it: what it holds already stays as it is.
+///
+/// # Errors
+/// If the public key takes nothing.
+pub fn add_later(slot: &mut Slot, id: &SlotId, to: &PublicKey, keys: &LaterKeys) -> Result<()> {
+    let aad = aad(slot.tenant, id, ordinal::LATER_KEYS);
+    let sealed = hpke::seal(to, None, &keys.encode(), &aad).map_err(|e| e.of(format!("slot {id}")))?;
+    slot.later = Some(sealed);
+    Ok(())
 }
 
 /// Opens a slot; `None` if the credential is not the slot's.
@@ -109,7 +134,8 @@ pub fn seal(holder: &Holder<'_>, bundle: &Bundle) -> Result<(SlotId, Slot)> {
 /// # Errors
 /// [`Error::Damaged`] if the slot opens but does not hold what it should.
 pub fn open(credential: &Credential, tenant: TenantId, id: &SlotId, slot: &Slot) -> Result<Option<Bundle>> {
-    let aad = aad(tenant, id);
+    let aad_of = |ordinal| aad(tenant, id, ordinal);
+    let aad = aad_of(ordinal::RECORD);
     let object = || format!("slot {id}");
     let key = match (credential, slot.kind, slot.stretch) {
         (Credential::KeyFile(key), SlotKind::KeyFile, _) => salted(&key.0, &slot.salt),
@@ -121,7 +147,15 @@ pub fn open(credential: &Credential, tenant: TenantId, id: &SlotId, slot: &Slot)
             let Ok(plain) = hpke::open(&private, None, &slot.encapsulated, &slot.sealed, &aad) else {
                 return Ok(None);
             };
-            return bundle(&plain, tenant, id).map(Some);
+            let mut bundle = bundle(&plain, tenant, id)?;
+            if let Some((encapsulated, sealed)) = &slot.later
+                && bundle.private_key.is_some()
+            {
+                let later = hpke::open(&private, None, encapsulated, sealed, &aad_of(ordinal::LATER_KEYS));
+                let later = later.and_then(|plain| LaterKeys::decode(&plain)).map_err(|e| e.of(object()))?;
+                bundle.add_later(&later.0);
+            }
+            return Ok(Some(bundle));
         }
         _ => return Ok(None),
     };
@@ -157,6 +191,7 @@ mod tests {
             signer_seed: [4; 32],
             private_key: None,
             tenant_seed: None,
+            former_keys: Vec::new(),
         }
     }
 
@@ -203,12 +238,33 @@ mod tests {
     fn a_slot_that_holds_another_tenants_keys_is_damaged() {
         let holder = key(1);
         let (id, mut slot) = seal(&Holder::KeyFile(&holder), &a_bundle()).unwrap();
-        let foreign = Bundle { tenant: TenantId([9; 16]), ..a_bundle() };
+        let foreign = Bundle { tenant: TenantId([9; 16]), former_keys: Vec::new(), ..a_bundle() };
         slot.sealed = foreign.encode().to_vec();
-        let aad = aad(TENANT, &id);
+        let aad = aad(TENANT, &id, ordinal::RECORD);
         Sealer::new(HEADER.cipher, &salted(&holder.0, &slot.salt)).seal(ordinal::RECORD, &aad, &mut slot.sealed, 0);
         let opened = open(&Credential::KeyFile(holder), TENANT, &id, &slot);
         assert!(opened.is_err_and(|e| e.to_string().contains("another tenant")));
+    }
+
+    #[test]
+    fn later_keys_are_added_to_a_recipients_slot_by_who_cannot_open_it() {
+        let mut full = Bundle { former_keys: Vec::new(), ..a_bundle() };
+        (full.role, full.private_key, full.tenant_seed) = (Role::Full, Some([5; 32]), Some([6; 32]));
+        let recipient = key(3).recipient().1;
+        let (id, mut slot) = seal(&Holder::Recipient(&recipient), &full).unwrap();
+        let sealed = slot.sealed.clone();
+        add_later(&mut slot, &id, &recipient, &LaterKeys(vec![[8; 32], [5; 32]])).unwrap();
+        assert_eq!(slot.sealed, sealed);
+        let opened = open(&Credential::KeyFile(key(3)), TENANT, &id, &slot).unwrap().unwrap();
+        assert_eq!((opened.private_key, opened.former_keys.clone()), (Some([8; 32]), vec![[5; 32]]));
+        assert_eq!(opened.signer_seed, full.signer_seed);
+        // What is sealed as the one does not pass for the other.
+        let swapped = Slot { later: Some((slot.encapsulated.clone(), slot.sealed.clone())), ..slot.clone() };
+        assert!(open(&Credential::KeyFile(key(3)), TENANT, &id, &swapped).is_err());
+        // A writer is given no private key by anybody.
+        let (id, mut slot) = seal(&Holder::Recipient(&recipient), &a_bundle()).unwrap();
+        add_later(&mut slot, &id, &recipient, &LaterKeys(vec![[8; 32]])).unwrap();
+        assert!(open(&Credential::KeyFile(key(3)), TENANT, &id, &slot).unwrap() == Some(a_bundle()));
     }
 
     #[test]

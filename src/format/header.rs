@@ -154,6 +154,8 @@ pub fn opened(object: &[u8]) -> Result<&[u8], Malformed> {
 pub mod ordinal {
     /// The only message of a record.
     pub const RECORD: u64 = 0;
+    /// Private keys that came later than a recipient's slot, in it.
+    pub const LATER_KEYS: u64 = 1;
     /// A pack's directory.
     pub const DIRECTORY: u64 = u64::MAX;
     /// A pack's trailer.

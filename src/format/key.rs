@@ -71,8 +71,10 @@ impl SlotKind {
     }
 }
 
-/// More than a bundle's record takes.
+/// More than a bundle's record takes, its former private keys aside.
 const BUNDLE_MAX: usize = 512;
+/// What a private key takes in a list of them.
+const LISTED_KEY: usize = 2 + 32;
 
 /// A tenant's secrets, as one key's role allows. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
@@ -94,12 +96,14 @@ pub struct Bundle {
     pub private_key: Option<[u8; 32]>,
     /// The seed of the tenant's signing key; full only.
     pub tenant_seed: Option<[u8; 32]>,
+    /// HPKE private keys that the tenant had before, the latest first; full only.
+    pub former_keys: Vec<[u8; 32]>,
 }
 
 impl Bundle {
     /// The record.
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut r = Record::with_capacity(BUNDLE_MAX);
+        let mut r = Record::with_capacity(BUNDLE_MAX + self.former_keys.len() * LISTED_KEY);
         r.u64(0, self.role as u64).bytes(1, self.tenant.as_bytes()).bytes(2, &self.id_key);
         r.bytes(3, &self.tenant_verifying).bytes(4, &self.signer_seed);
         if let Some(key) = &self.private_key {
@@ -107,6 +111,9 @@ impl Bundle {
         }
         if let Some(seed) = &self.tenant_seed {
             r.bytes(6, seed);
+        }
+        if !self.former_keys.is_empty() {
+            r.list(7, &self.former_keys);
         }
         let out = Zeroizing::new(r.finish());
         r.wipe();
@@ -118,11 +125,13 @@ impl Bundle {
         let mut role = None;
         let mut keys: [Option<Zeroizing<[u8; 32]>>; 7] = Default::default();
         let mut tenant = None;
+        let mut former_keys = Vec::new();
         let mut f = Fields::begin(Decoder::new(bytes))?;
-        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6])? {
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6, 7])? {
             match key {
                 0 => role = Some(Role::from_byte(f.value().u8()?)?),
                 1 => tenant = Some(TenantId(f.array()?)),
+                7 => former_keys = read_private_keys(f.value())?,
                 n => {
                     if let Some(place) = keys.get_mut(n as usize) {
                         *place = Some(Zeroizing::new(f.array()?));
@@ -138,6 +147,7 @@ impl Bundle {
             return Err(Malformed::new("a key bundle with a part missing"));
         };
         if role == Role::Full && (private.is_none() || seed.is_none()) {
+            former_keys.zeroize();
             return Err(Malformed::new("a full key without the tenant's private keys"));
         }
         Ok(Self {
@@ -148,7 +158,60 @@ impl Bundle {
             signer_seed: **signer,
             private_key: private.as_deref().copied(),
             tenant_seed: seed.as_deref().copied(),
+            former_keys,
         })
+    }
+
+    /// Takes up private keys that came later than those of the bundle, the latest first.
+    pub fn add_later(&mut self, later: &[[u8; 32]]) {
+        let known: Vec<&[u8; 32]> = later.iter().chain(&self.private_key).chain(&self.former_keys).collect();
+        let mut all: Vec<[u8; 32]> = Vec::with_capacity(known.len());
+        for key in known {
+            if !all.contains(key) && all.len() < limits::KEY_PAIRS_MAX {
+                all.push(*key);
+            }
+        }
+        self.private_key.zeroize();
+        self.former_keys.zeroize();
+        self.private_key = all.first().copied();
+        self.former_keys = all.get(1..).unwrap_or_default().to_vec();
+        all.zeroize();
+    }
+}
+
+/// Private keys in one array, in memory that does not move.
+fn read_private_keys(d: &mut Decoder<'_>) -> Result<Vec<[u8; 32]>, Malformed> {
+    let count = count(d, limits::KEY_PAIRS_MAX)?;
+    let mut keys = Vec::with_capacity(count);
+    for _ in 0..count {
+        keys.push(exact(d)?);
+    }
+    Ok(keys)
+}
+
+/// The tenant's private keys for a recipient whose slot was made before the latest of them.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct LaterKeys(pub Vec<[u8; 32]>);
+
+impl LaterKeys {
+    /// The record: 0 private keys, the latest first.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut r = Record::with_capacity(16 + self.0.len() * LISTED_KEY);
+        r.list(0, &self.0);
+        let out = Zeroizing::new(r.finish());
+        r.wipe();
+        out
+    }
+
+    /// Reads the record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut keys = Self(Vec::new());
+        let mut f = Fields::begin(Decoder::new(bytes))?;
+        while f.next(&[0])?.is_some() {
+            keys.0 = read_private_keys(f.value())?;
+        }
+        finished(&f.end())?;
+        Ok(keys)
     }
 }
 
@@ -181,10 +244,14 @@ pub struct Slot {
     pub sealed: Vec<u8>,
     /// The tenant: the slot is found by it, should the tenant's own record be lost.
     pub tenant: TenantId,
+    /// For recipients: private keys that the tenant has had since, as [`LaterKeys`]; the encapsulated key and
+    /// what is sealed.
+    pub later: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Slot {
-    /// The record: 0 kind, 1 salt, 2 stretch, 3 encapsulated, 4 sealed, 5 tenant.
+    /// The record: 0 kind, 1 salt, 2 stretch, 3 encapsulated, 4 sealed, 5 tenant; 6 encapsulated and 7 sealed
+    /// of later keys.
     pub fn encode(&self) -> Vec<u8> {
         let mut r = Record::new();
         r.u64(0, self.kind as u64).bytes(1, &self.salt);
@@ -195,6 +262,9 @@ impl Slot {
             r.bytes(3, &self.encapsulated);
         }
         r.bytes(4, &self.sealed).bytes(5, self.tenant.as_bytes());
+        if let Some((encapsulated, sealed)) = &self.later {
+            r.bytes(6, encapsulated).bytes(7, sealed);
+        }
         r.finish()
     }
 
@@ -202,9 +272,12 @@ impl Slot {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (mut kind, mut salt, mut stretch, mut tenant) = (None, None, None, None);
         let (mut encapsulated, mut sealed) = (Vec::new(), Vec::new());
+        let (mut later_encapsulated, mut later_sealed) = (None, None);
         let mut f = Fields::begin(Decoder::new(bytes))?;
-        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5])? {
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6, 7])? {
             match key {
+                6 => later_encapsulated = Some(f.bytes(4096)?),
+                7 => later_sealed = Some(f.bytes(4096)?),
                 5 => tenant = Some(TenantId(f.array()?)),
                 0 => kind = Some(SlotKind::from_byte(f.value().u8()?)?),
                 1 => salt = Some(f.array()?),
@@ -237,7 +310,12 @@ impl Slot {
         if (kind == SlotKind::Password) != stretch.is_some() {
             return Err(Malformed::new("a slot whose kind and Argon2 parameters do not fit"));
         }
-        Ok(Self { kind, salt, stretch, encapsulated, sealed, tenant })
+        let later = match (later_encapsulated, later_sealed, kind) {
+            (None, None, _) => None,
+            (Some(encapsulated), Some(sealed), SlotKind::Recipient) => Some((encapsulated, sealed)),
+            _ => return Err(Malformed::new("a slot whose later keys are no recipient's, or half there")),
+        };
+        Ok(Self { kind, salt, stretch, encapsulated, sealed, tenant, later })
     }
 }
 
@@ -258,6 +336,10 @@ pub struct Signer {
     pub added: Timestamp,
     /// When it was removed. What it signed before is still read.
     pub removed: Option<Timestamp>,
+    /// A recipient's public key, so that later private keys can be sealed to it.
+    pub recipient: Option<Vec<u8>>,
+    /// True for the key of whoever keeps the repository, with a slot in every tenant.
+    pub is_operator: bool,
 }
 
 /// The list of signers: counts only if signed by the tenant's own key.
@@ -269,10 +351,12 @@ pub struct SignerList {
     pub signers: Vec<Signer>,
     /// How much parity new packs get.
     pub parity: Parity,
+    /// The tenant's public key, if it is another one than at the beginning.
+    pub public_key: Option<Vec<u8>>,
 }
 
 impl SignerList {
-    /// The record: 0 version, 1 signers, 2 parity.
+    /// The record: 0 version, 1 signers, 2 parity, 3 public key.
     pub fn encode(&self) -> Vec<u8> {
         let mut signers = Vec::new();
         for s in &self.signers {
@@ -281,6 +365,12 @@ impl SignerList {
             r.bytes(3, s.slot.as_bytes()).u64(4, s.kind as u64).time(5, s.added);
             if let Some(removed) = s.removed {
                 r.time(6, removed);
+            }
+            if let Some(recipient) = &s.recipient {
+                r.bytes(7, recipient);
+            }
+            if s.is_operator {
+                r.u64(8, 1);
             }
             r.write_to(&mut signers);
         }
@@ -294,6 +384,9 @@ impl SignerList {
         if !self.parity.is_none() {
             r.u64(2, self.parity.number().into());
         }
+        if let Some(public_key) = &self.public_key {
+            r.bytes(3, public_key);
+        }
         r.finish()
     }
 
@@ -301,7 +394,7 @@ impl SignerList {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut list = Self::default();
         let mut f = Fields::begin(Decoder::new(bytes))?;
-        while let Some(key) = f.next(&[0, 1, 2])? {
+        while let Some(key) = f.next(&[0, 1, 2, 3])? {
             if key == 0 {
                 list.version = f.value().u64()?;
                 continue;
@@ -309,6 +402,10 @@ impl SignerList {
             if key == 2 {
                 list.parity = Parity::per_mille(f.value().u64()?)
                     .ok_or_else(|| Malformed::new("a list of signers with more parity than there can be"))?;
+                continue;
+            }
+            if key == 3 {
+                list.public_key = Some(read_public_key(f.value())?);
                 continue;
             }
             for _ in 0..count(f.value(), limits::SLOTS_MAX)? {
@@ -332,9 +429,11 @@ fn read_signer(d: &mut Decoder<'_>) -> Result<Signer, Malformed> {
         kind: SlotKind::KeyFile,
         added: Timestamp::default(),
         removed: None,
+        recipient: None,
+        is_operator: false,
     };
     let mut f = Fields::begin(d.clone())?;
-    while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6])? {
+    while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6, 7, 8])? {
         match key {
             0 => s.id = SignerId(exact(f.value())?),
             1 => s.role = Role::from_byte(f.value().u8()?)?,
@@ -342,7 +441,9 @@ fn read_signer(d: &mut Decoder<'_>) -> Result<Signer, Malformed> {
             3 => s.slot = SlotId(exact(f.value())?),
             4 => s.kind = SlotKind::from_byte(f.value().u8()?)?,
             5 => s.added = f.time()?,
-            _ => s.removed = Some(f.time()?),
+            6 => s.removed = Some(f.time()?),
+            7 => s.recipient = Some(read_public_key(f.value())?),
+            _ => s.is_operator = f.value().u8()? == 1,
         }
     }
     if f.unknown() {
@@ -394,6 +495,7 @@ mod tests {
             signer_seed: [4; 32],
             private_key: (role == Role::Full).then_some([5; 32]),
             tenant_seed: (role == Role::Full).then_some([6; 32]),
+            former_keys: Vec::new(),
         }
     }
 
@@ -405,6 +507,7 @@ mod tests {
             encapsulated: Vec::new(),
             sealed: vec![9; 100],
             tenant: TenantId([1; 16]),
+            later: None,
         }
     }
 
@@ -417,8 +520,10 @@ mod tests {
             kind: SlotKind::KeyFile,
             added: Timestamp { seconds: 5, nanos: 6 },
             removed: Some(Timestamp { seconds: 7, nanos: 8 }),
+            recipient: None,
+            is_operator: false,
         };
-        SignerList { version: 3, signers: vec![signer], parity: Parity::NONE }
+        SignerList { version: 3, signers: vec![signer], parity: Parity::NONE, public_key: None }
     }
 
     #[test]
@@ -428,6 +533,47 @@ mod tests {
         }
         assert_eq!(Slot::decode(&slot(STRETCH).encode()).unwrap(), slot(STRETCH));
         assert_eq!(SignerList::decode(&list().encode()).unwrap(), list());
+    }
+
+    #[test]
+    fn what_came_with_rekeying_and_operators_is_read_back() {
+        let rekeyed = Bundle { former_keys: vec![[7; 32], [8; 32]], ..bundle(Role::Full) };
+        assert!(Bundle::decode(&rekeyed.encode()).unwrap() == rekeyed);
+        let most = Bundle { former_keys: vec![[7; 32]; limits::KEY_PAIRS_MAX], ..bundle(Role::Full) };
+        assert!(Bundle::decode(&most.encode()).is_ok());
+        let beyond = Bundle { former_keys: vec![[7; 32]; limits::KEY_PAIRS_MAX + 1], ..bundle(Role::Full) };
+        assert!(Bundle::decode(&beyond.encode()).is_err());
+        let later = LaterKeys(vec![[9; 32], [7; 32]]);
+        assert!(LaterKeys::decode(&later.encode()).unwrap() == later);
+
+        let recipient = Slot {
+            kind: SlotKind::Recipient,
+            stretch: None,
+            encapsulated: vec![1; 1120],
+            later: Some((vec![2; 1120], vec![3; 90])),
+            ..slot(STRETCH)
+        };
+        assert_eq!(Slot::decode(&recipient.encode()).unwrap(), recipient);
+        let of_key_file = Slot { kind: SlotKind::KeyFile, ..recipient };
+        assert!(Slot::decode(&of_key_file.encode()).is_err(), "later keys are for recipients");
+
+        let mut list = list();
+        list.public_key = Some(vec![5; 1216]);
+        (list.signers[0].recipient, list.signers[0].is_operator) = (Some(vec![6; 1216]), true);
+        assert_eq!(SignerList::decode(&list.encode()).unwrap(), list);
+    }
+
+    #[test]
+    fn later_private_keys_stand_before_the_others_and_none_stands_twice() {
+        let mut bundle = Bundle { former_keys: vec![[7; 32]], ..bundle(Role::Full) };
+        bundle.add_later(&[[9; 32], [8; 32], [5; 32]]);
+        assert_eq!(bundle.private_key, Some([9; 32]));
+        assert_eq!(bundle.former_keys, [[8; 32], [5; 32], [7; 32]]);
+        bundle.add_later(&vec![[1; 32]; 3]);
+        assert_eq!((bundle.private_key, bundle.former_keys.len()), (Some([1; 32]), 4));
+        let many: Vec<[u8; 32]> = (100..=200).map(|n| [n; 32]).collect();
+        bundle.add_later(&many);
+        assert_eq!(bundle.former_keys.len(), limits::KEY_PAIRS_MAX - 1);
     }
 
     #[test]
@@ -500,7 +646,7 @@ mod tests {
         let mut r = Record::new();
         r.u64(0, 3).raw(1, &[0x80]);
         assert_eq!(SignerList::decode(&r.finish()).unwrap(), SignerList { version: 3, ..SignerList::default() });
-        r.u64(2, 1);
+        r.u64(9, 1);
         assert!(SignerList::decode(&r.finish()).is_err(), "it would be written again without them");
     }
 
@@ -547,9 +693,9 @@ mod tests {
 
     #[test]
     fn a_full_bundle_needs_the_private_keys() {
-        let half = Bundle { private_key: None, ..bundle(Role::Full) };
+        let half = Bundle { private_key: None, former_keys: Vec::new(), ..bundle(Role::Full) };
         assert!(Bundle::decode(&half.encode()).is_err());
-        let half = Bundle { tenant_seed: None, ..bundle(Role::Full) };
+        let half = Bundle { tenant_seed: None, former_keys: Vec::new(), ..bundle(Role::Full) };
         assert!(Bundle::decode(&half.encode()).is_err());
     }
 
@@ -557,7 +703,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = (Bundle::decode(&bytes).is_ok(), Slot::decode(&bytes), SignerList::decode(&bytes));
-            let _ = Signed::decode(&bytes).is_ok();
+            let _ = (Signed::decode(&bytes).is_ok(), LaterKeys::decode(&bytes).is_ok());
         }
 
         #[test]

@@ -170,6 +170,7 @@ fn make_tenant(
         signer_seed: random::bytes()?,
         private_key: Some(*private),
         tenant_seed: Some(*tenant_seed),
+        former_keys: Vec::new(),
     };
     let (slot_id, slot) = slot::seal(&key.holder(), &bundle)?;
     keys::write_slot(store, tenant_names, cipher, &slot_id, &slot)?;
@@ -182,7 +183,7 @@ fn make_tenant(
         Err(e) => return Err(e.into()),
     }
     let signer = keys::signer_entry(&bundle, key, slot_id, slot.kind, clock.now());
-    let list = SignerList { version: 1, signers: vec![signer], parity: terms.parity };
+    let list = SignerList { version: 1, signers: vec![signer], parity: terms.parity, public_key: None };
     let id_keys = IdKeys::new(&bundle.id_key);
     keys::write_signers(store, tenant_names, cipher, &Realm { tenant: id, keys: &id_keys }, &tenant_signing, &list)?;
     Ok(NewTenant { id, fingerprint: tenant_signing.id() })

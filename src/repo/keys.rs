@@ -13,7 +13,7 @@ use crate::crypto::hpke::PublicKey;
 use crate::crypto::keyfile::KeyFile;
 use crate::crypto::random;
 use crate::crypto::sign::Signing;
-use crate::crypto::slot::{self, Holder};
+use crate::crypto::slot::{self, Credential, Holder};
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::{self, Cipher, Header, ObjectType};
 use crate::format::key::{Bundle, Role, Signer, SignerList, Slot, SlotKind};
@@ -22,6 +22,7 @@ use crate::format::parity::Parity;
 use crate::id::{SignerId, SlotId};
 use crate::limits;
 use crate::store::Store;
+use bytes::Bytes;
 use secrecy::SecretString;
 
 /// How often a change of the list is tried, while others change it too.
@@ -66,10 +67,22 @@ pub(super) fn signer_entry(bundle: &Bundle, key: &NewKey, slot: SlotId, kind: Sl
         kind,
         added,
         removed: None,
+        recipient: match &key.secret {
+            Secret::Recipient(public) => Some(public.to_bytes()),
+            _ => None,
+        },
+        is_operator: false,
     }
 }
 
 /// Slots are sealed by themselves; the object adds header and hash.
+pub(super) fn slot_object(cipher: Cipher, slot: &Slot) -> Bytes {
+    let mut object = Header { object: ObjectType::Slot, cipher }.encode().to_vec();
+    object.extend_from_slice(&slot.encode());
+    header::close(&mut object);
+    object.into()
+}
+
 pub(super) fn write_slot(
     store: &dyn Store,
     names: &TenantNames,
@@ -77,13 +90,18 @@ pub(super) fn write_slot(
     id: &SlotId,
     slot: &Slot,
 ) -> Result<()> {
-    let mut object = Header { object: ObjectType::Slot, cipher }.encode().to_vec();
-    object.extend_from_slice(&slot.encode());
-    header::close(&mut object);
-    match absent::create(store, &names.slot(id), &object.into()) {
+    match absent::create(store, &names.slot(id), &slot_object(cipher, slot)) {
         Ok(()) => Ok(()),
         Err(e) if e.fault == StoreFault::Exists => Err(Error::Exists { what: format!("a slot for this key ({id})") }),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// Deletes a slot, if it is there.
+pub(super) fn delete_slot(store: &dyn Store, names: &TenantNames, id: &SlotId) -> Result<()> {
+    match store.delete(&names.slot(id)) {
+        Err(e) if e.fault != StoreFault::NotFound => Err(e.into()),
+        _ => Ok(()),
     }
 }
 
@@ -174,25 +192,37 @@ pub(super) fn read_signers(
 }
 
 /// A slot that opens is not enough: it may be left over, or put back by the store.
-pub(super) fn check_admitted(list: &SignerList, signer: &SignerId, tenant: &str) -> Result<()> {
+pub(super) fn check_admitted(list: &SignerList, signer: &SignerId, slot: &SlotId, tenant: &str) -> Result<()> {
     let why = match list.signers.iter().find(|s| s.id == *signer) {
-        Some(s) if s.removed.is_none() => return Ok(()),
+        Some(s) if s.removed.is_none() && s.slot == *slot => return Ok(()),
+        Some(s) if s.removed.is_none() => {
+            format!("this key is not in use in tenant {tenant}: another has its place (slot {})", s.slot.short())
+        }
         Some(_) => format!("this key was removed from tenant {tenant}"),
         None => format!("this key is not among the signers of tenant {tenant}: admit it again"),
     };
     Err(Error::NoKey { why })
 }
 
+/// The signers that were not removed.
+pub(super) fn present(list: &SignerList) -> impl Iterator<Item = &Signer> {
+    list.signers.iter().filter(|s| s.removed.is_none())
+}
+
+/// The one key that `which` names, and that was not removed.
+pub(super) fn find_present<'l>(list: &'l SignerList, which: &str) -> Result<&'l Signer> {
+    let matches: Vec<&Signer> = present(list).filter(|s| is_named(s, which)).collect();
+    match matches[..] {
+        [one] => Ok(one),
+        [] => Err(no_key(which)),
+        _ => Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
+    }
+}
+
 /// Marks the one key that `which` names as removed.
 fn mark_removed(list: &mut SignerList, which: &str, now: Timestamp) -> Result<Signer> {
-    let present: Vec<&Signer> = list.signers.iter().filter(|s| s.removed.is_none()).collect();
-    let matches: Vec<&Signer> = present.iter().copied().filter(|s| is_named(s, which)).collect();
-    let (id, role) = match matches[..] {
-        [one] => (one.id, one.role),
-        [] => return Err(no_key(which)),
-        _ => return Err(Error::Invalid(format!("{} keys match {which}; give more digits", matches.len()))),
-    };
-    if role == Role::Full && present.iter().filter(|s| s.role == Role::Full).count() == 1 {
+    let Signer { id, role, .. } = *find_present(list, which)?;
+    if role == Role::Full && present(list).filter(|s| s.role == Role::Full).count() == 1 {
         return Err(Error::Invalid("this is the tenant's last full key: without it nothing can be restored".into()));
     }
     let mut removed = None;
@@ -209,7 +239,7 @@ fn is_named(signer: &Signer, which: &str) -> bool {
             && (signer.slot.to_string().starts_with(which) || signer.id.to_string().starts_with(which))
 }
 
-fn no_key(which: &str) -> Error {
+pub(super) fn no_key(which: &str) -> Error {
     Error::NotFound(format!("no key is called {which}, nor begins with it (4 digits at least)"))
 }
 
@@ -257,41 +287,80 @@ impl Repository {
     /// [`Error::NotAllowed`] with a writer key, [`Error::Exists`] if the key has a slot already,
     /// [`Error::Busy`] if others go on changing the signers.
     pub fn add_key(&mut self, key: &NewKey) -> Result<Signer> {
+        self.admit(key, false)
+    }
+
+    /// The same, for the key of whoever keeps the repository too.
+    pub(super) fn admit(&mut self, key: &NewKey, is_operator: bool) -> Result<Signer> {
         self.tenant_signing("admit keys")?;
-        let full = self.full.as_ref();
-        let secret = |which: fn(&super::FullKeys) -> [u8; 32]| match key.role {
-            Role::Full => full.map(|full| which(full)),
-            Role::Writer => None,
-        };
-        let bundle = Bundle {
-            role: key.role,
-            tenant: self.tenant,
-            id_key: **self.id_key,
-            tenant_verifying: self.tenant_verifying.0,
-            signer_seed: random::bytes()?,
-            private_key: secret(|f| *f.private_bytes),
-            tenant_seed: secret(|f| *f.tenant_seed),
-        };
+        let bundle = self.bundle(key.role, &random::bytes()?);
         let (slot_id, slot) = slot::seal(&key.holder(), &bundle)?;
-        let listed = self.signers.signers.iter().any(|s| s.slot == slot_id && s.removed.is_none());
-        if !listed && read_slot(&*self.store, &self.names, &slot_id)?.is_some() {
-            // Left by an admission that was interrupted: nothing counts what it signs.
-            self.store.delete(&self.names.slot(&slot_id))?;
-        }
+        self.clear_leftovers(&key.secret, &slot_id)?;
         write_slot(&*self.store, &self.names, self.cipher, &slot_id, &slot)?;
-        let signer = signer_entry(&bundle, key, slot_id, slot.kind, self.clock.now());
+        let signer = Signer { is_operator, ..signer_entry(&bundle, key, slot_id, slot.kind, self.clock.now()) };
         let admitted = self.change_signers("admit keys", |list| {
             list.signers.push(signer.clone());
             Ok(signer.clone())
         });
-        // A slot that no list names opens nothing; one that stays behind is replaced the next time.
-        // If the store failed, the list may have been written, and then it names the slot.
-        if matches!(&admitted, Err(e) if !matches!(e, Error::Store(_)))
-            && let Err(e) = self.store.delete(&self.names.slot(&slot_id))
-        {
-            tracing::debug!("slot {slot_id} stays behind: {e}");
-        }
+        self.drop_slot_unless_listed(&admitted, &slot_id);
         admitted
+    }
+
+    /// A bundle of the tenant's secrets, as a role allows, for a key that signs with this seed.
+    pub(super) fn bundle(&self, role: Role, signer_seed: &[u8; 32]) -> Bundle {
+        let full = self.full.as_ref().filter(|_| role == Role::Full);
+        let private_keys: &[[u8; 32]] = full.map_or(&[], |full| full.private_keys.as_slice());
+        Bundle {
+            role,
+            tenant: self.tenant,
+            id_key: **self.id_key,
+            tenant_verifying: self.tenant_verifying.0,
+            signer_seed: *signer_seed,
+            private_key: private_keys.first().copied(),
+            tenant_seed: full.map(|full| *full.tenant_seed),
+            former_keys: private_keys.get(1..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// Deletes slots of a new key that an admission left which was interrupted: nothing counts what they sign,
+    /// and a password would open them before the slot that counts.
+    pub(super) fn clear_leftovers(&mut self, secret: &Secret, slot: &SlotId) -> Result<()> {
+        let (slots, newest) = list_keys(&*self.store, &self.names)?;
+        if newest != self.signers.version {
+            self.read_newest_signers()?;
+        }
+        for id in &slots {
+            if present(&self.signers).any(|s| s.slot == *id) {
+                continue;
+            }
+            let is_left = match secret {
+                Secret::KeyFile(_) | Secret::Recipient(_) => id == slot,
+                Secret::Password(password) => self.opens(&Credential::Password(password.clone()), id)?,
+            };
+            if is_left {
+                delete_slot(&*self.store, &self.names, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True if the key opens the slot.
+    pub(super) fn opens(&self, credential: &Credential, id: &SlotId) -> Result<bool> {
+        match read_slot(&*self.store, &self.names, id) {
+            Ok(Some(slot)) => Ok(slot::open(credential, self.tenant, id, &slot).is_ok_and(|b| b.is_some())),
+            Err(e) if !e.is_damage() => Err(e),
+            Ok(None) | Err(_) => Ok(false),
+        }
+    }
+
+    /// A slot that no list names opens nothing; one that stays behind is replaced the next time. If the store
+    /// failed, the list may have been written, and then it names the slot.
+    pub(super) fn drop_slot_unless_listed<T>(&self, listed: &Result<T>, id: &SlotId) {
+        if matches!(listed, Err(e) if !matches!(e, Error::Store(_)))
+            && let Err(e) = self.store.delete(&self.names.slot(id))
+        {
+            tracing::debug!("slot {id} stays behind: {e}");
+        }
     }
 
     /// Removes the key whose slot, signer or label begins with `which`. What it signed stays readable.
@@ -306,14 +375,12 @@ impl Repository {
             Err(Error::NotFound(_)) => return self.finish_removal(which),
             changed => changed?,
         };
-        match self.store.delete(&self.names.slot(&removed.slot)) {
-            Err(e) if e.fault != StoreFault::NotFound => Err(e.into()),
-            _ => Ok(removed),
-        }
+        delete_slot(&*self.store, &self.names, &removed.slot)?;
+        Ok(removed)
     }
 
     /// The list says already that the key is removed; its slot may have been left behind.
-    fn finish_removal(&self, which: &str) -> Result<Signer> {
+    pub(super) fn finish_removal(&self, which: &str) -> Result<Signer> {
         let removed = self.signers.signers.iter().find(|s| is_named(s, which)).cloned();
         let removed = removed.ok_or_else(|| no_key(which))?;
         let slot = self.names.slot(&removed.slot);
@@ -334,7 +401,7 @@ impl Repository {
     ) -> Result<T> {
         let mut outcome = Err(Error::Busy { what: "the list of signers".into() });
         for _ in 0..CHANGE_TRIES {
-            check_admitted(&self.signers, &self.signing.id(), self.names.name())?;
+            check_admitted(&self.signers, &self.signing.id(), &self.slot, self.names.name())?;
             let mut list = self.signers.clone();
             let changed = change(&mut list)?;
             let last = || Error::Invalid("the list of signers has the last version that there is".into());
@@ -345,9 +412,7 @@ impl Repository {
                 Err(e) => return Err(e),
                 Ok(()) => {
                     self.signers = list;
-                    if let Err(e) = self.note_signers() {
-                        tracing::warn!("the new list of signers was not noted on this machine: {e}");
-                    }
+                    self.note_signers_quietly();
                     return Ok(changed);
                 }
             }
@@ -374,10 +439,25 @@ impl Repository {
     }
 
     /// Reads the list again.
-    fn read_newest_signers(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the tenant was given a key pair meanwhile: what this one would put into slots is
+    /// not all.
+    pub(super) fn read_newest_signers(&mut self) -> Result<()> {
         let (_, newest) = list_keys(&*self.store, &self.names)?;
-        self.signers = read_signers(&*self.store, &self.names, &self.realm(), self.tenant_verifying, newest)?;
+        let list = read_signers(&*self.store, &self.names, &self.realm(), self.tenant_verifying, newest)?;
+        if list.public_key != self.signers.public_key {
+            return Err(Error::Busy { what: "the tenant's key pair".into() });
+        }
+        self.signers = list;
         self.note_signers()
+    }
+
+    /// The same after the list was written: that stands, whatever becomes of the note.
+    pub(super) fn note_signers_quietly(&self) {
+        if let Err(e) = self.note_signers() {
+            tracing::warn!("the new list of signers was not noted on this machine: {e}");
+        }
     }
 
     /// Remembers the version of the list on this machine, which refuses older ones from then on.

@@ -19,12 +19,15 @@ mod local;
 mod mended;
 mod met;
 mod open;
+mod operator;
 mod packing;
 mod packkeys;
 mod plans;
 pub mod policy;
 mod reading;
+mod rekey;
 mod retained;
+mod rotate;
 mod salvage;
 mod sealed;
 mod session;
@@ -48,10 +51,13 @@ pub use keys::{NewKey, Secret};
 pub use lasting::lasting;
 pub use local::LocalFolder;
 pub use open::Access;
+pub use operator::{known_operator, lacking_operator, remember_operator, with_recipient};
 pub use packing::{Packed, TakeFrame};
 pub use plans::{Announced, Fate, Plans};
 pub use reading::{Decoded, Planned, Reading, Trust, Visit};
+pub use rekey::{Fate as SlotFate, Rekey, Rekeyed};
 pub use retained::{Retained, delete_all};
+pub use rotate::Rotated;
 pub use session::{Counting, Session, UNABLE};
 pub use side::ask;
 pub use snapshots::SnapshotObject;
@@ -71,18 +77,22 @@ use crate::format::header::{Cipher, Header, ObjectType};
 use crate::format::key::{Role, SignerList};
 use crate::format::names::TenantNames;
 use crate::format::parity::Parity;
-use crate::id::{RepositoryId, SignerId, TenantId};
+use crate::id::{RepositoryId, SignerId, SlotId, TenantId};
 use crate::index::Index;
 use crate::store::Store;
 use std::collections::HashSet;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// What only a full key holds.
 struct FullKeys {
+    /// The tenant's private key, and those that it had before.
     private: PrivateKey,
+    /// Their public halves, in the same order.
+    publics: Vec<PublicKey>,
     tenant_signing: Signing,
-    /// Kept so that a full key can admit another.
-    private_bytes: KeyBytes,
+    /// Their bytes: kept so that a full key can admit another.
+    private_keys: Zeroizing<Vec<[u8; 32]>>,
     tenant_seed: KeyBytes,
 }
 
@@ -97,8 +107,11 @@ pub struct Repository {
     tenant: TenantId,
     tenant_verifying: SignerId,
     cipher: Cipher,
+    /// The slot that was opened.
+    slot: SlotId,
     /// Secrets lie on the heap: a repository that is moved leaves none behind.
     keys: Box<IdKeys>,
+    /// What new objects are sealed to.
     public: PublicKey,
     full: Option<Box<FullKeys>>,
     signing: Box<Signing>,
@@ -192,6 +205,11 @@ impl Repository {
     /// The folder for local state.
     pub fn local(&self) -> &LocalFolder {
         &self.local
+    }
+
+    /// The slot of the key in use.
+    pub fn slot(&self) -> SlotId {
+        self.slot
     }
 
     /// The public half of the key in use.

@@ -63,7 +63,7 @@ impl Repository {
         let (store, named, creates_if_absent) = known_store(store, &mut salvaged)?;
         // Before the slot: where copies are kept, one counts by what is listed.
         let (slots, newest) = keys::list_keys(&*store, &names)?;
-        let Tenant { cipher, record, unlocked, public, full } =
+        let Tenant { cipher, record, unlocked, full } =
             open_tenant(&*store, &names, &credential, &slots, &mut salvaged)?;
         let Unlocked { slot: slot_id, kind, bundle } = unlocked;
         let tenant_verifying = SignerId(record.verifying);
@@ -103,7 +103,14 @@ impl Repository {
             return Err(salvaged.remove(0));
         }
         let signing = Box::new(Signing::from_seed(&bundle.signer_seed));
-        is_present(&signers, signing.id(), &tenant, !salvaged.is_empty())?;
+        is_present(&signers, (signing.id(), slot_id), &tenant, !salvaged.is_empty())?;
+        let public = current_public(&signers, &record, &names)?;
+        if let Some(full) = &full
+            && !full.holds(&public)
+        {
+            let why = "it lacks the tenant's latest private key: let another full key run 'key rekey', or admit this one again";
+            salvaged.push(Error::damaged(names.slot(&slot_id), why));
+        }
         if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
             local.unusable(&e);
         }
@@ -123,6 +130,7 @@ impl Repository {
             tenant: record.id,
             tenant_verifying,
             cipher,
+            slot: slot_id,
             keys,
             public,
             full,
@@ -237,10 +245,24 @@ fn open_local(
     Ok((id, LocalFolder::new(cache.as_deref(), id, name, tenant)?))
 }
 
-/// Where something is `lost`, it may be the list that admits the key.
-fn is_present(signers: &SignerList, key: SignerId, tenant: &str, lost: bool) -> Result<()> {
-    let listed = signers.signers.iter().any(|s| s.id == key);
-    if lost && !listed { Ok(()) } else { keys::check_admitted(signers, &key, tenant) }
+/// Where something is `lost`, it may be the list that admits the key, or gives it the slot that it has now.
+fn is_present(signers: &SignerList, (key, slot): (SignerId, SlotId), tenant: &str, lost: bool) -> Result<()> {
+    let listed = signers.signers.iter().find(|s| s.id == key);
+    match listed {
+        None if lost => Ok(()),
+        Some(listed) if lost => keys::check_admitted(signers, &key, &listed.slot, tenant),
+        _ => keys::check_admitted(signers, &key, &slot, tenant),
+    }
+}
+
+/// The public key that new objects are sealed to: who rekeyed the tenant has named it in the list of signers,
+/// which the tenant's own key signs.
+pub(super) fn current_public(signers: &SignerList, record: &TenantRecord, names: &TenantNames) -> Result<PublicKey> {
+    let (bytes, object) = match &signers.public_key {
+        Some(bytes) => (bytes, names.signers(signers.version)),
+        None => (&record.public_key, names.tenant()),
+    };
+    PublicKey::from_bytes(bytes).map_err(|e| e.of(object))
 }
 
 fn own_entry(bundle: &Bundle, slot: SlotId, kind: SlotKind, clock: &dyn Clock) -> Signer {
@@ -252,6 +274,8 @@ fn own_entry(bundle: &Bundle, slot: SlotId, kind: SlotKind, clock: &dyn Clock) -
         kind,
         added: clock.now(),
         removed: None,
+        recipient: None,
+        is_operator: false,
     }
 }
 
@@ -273,7 +297,6 @@ struct Tenant {
     cipher: Cipher,
     record: TenantRecord,
     unlocked: Unlocked,
-    public: PublicKey,
     full: Option<Box<FullKeys>>,
 }
 
@@ -315,22 +338,30 @@ fn open_tenant(
     };
     let public = PublicKey::from_bytes(&record.public_key).map_err(|e| e.of(names.tenant()))?;
     let full = full_keys(&unlocked.bundle, &public, names)?;
-    Ok(Tenant { cipher, record, unlocked, public, full })
+    Ok(Tenant { cipher, record, unlocked, full })
 }
 
-fn full_keys(bundle: &Bundle, public: &PublicKey, names: &TenantNames) -> Result<Option<Box<FullKeys>>> {
+/// `first` is the public key with which the tenant was made.
+pub(super) fn full_keys(bundle: &Bundle, first: &PublicKey, names: &TenantNames) -> Result<Option<Box<FullKeys>>> {
     let (Some(private), Some(seed)) = (&bundle.private_key, &bundle.tenant_seed) else { return Ok(None) };
-    let (private_key, its_public) = PrivateKey::from_bytes(private)?;
-    if its_public.to_bytes() != public.to_bytes() {
+    let mut private_keys = Zeroizing::new(Vec::with_capacity(1 + bundle.former_keys.len()));
+    private_keys.push(*private);
+    private_keys.extend_from_slice(&bundle.former_keys);
+    let (private, publics) = PrivateKey::from_all(&private_keys)?;
+    let tenant_seed: KeyBytes = Zeroizing::new(*seed);
+    let full = FullKeys { private, publics, tenant_signing: Signing::from_seed(seed), private_keys, tenant_seed };
+    if !full.holds(first) {
         return Err(Error::damaged(names.tenant(), "its public key is not the tenant's"));
     }
-    let copy = |bytes: &[u8; 32]| -> KeyBytes { Zeroizing::new(*bytes) };
-    Ok(Some(Box::new(FullKeys {
-        private: private_key,
-        tenant_signing: Signing::from_seed(seed),
-        private_bytes: copy(private),
-        tenant_seed: copy(seed),
-    })))
+    Ok(Some(Box::new(full)))
+}
+
+impl FullKeys {
+    /// True if what is sealed to this public key can be opened.
+    pub(super) fn holds(&self, public: &PublicKey) -> bool {
+        let bytes = public.to_bytes();
+        self.publics.iter().any(|own| own.to_bytes() == bytes)
+    }
 }
 
 /// A key file's slot is found by its name; for a password every slot that is listed is tried.
@@ -362,6 +393,8 @@ pub(super) fn find_slot(
         }
     }
     let why = match candidates.first().filter(|_| by_name) {
+        // Erasing begins with the slots.
+        _ if listed.is_empty() => "it has no slot at all: the tenant was erased, or is being erased".into(),
         Some(id) => format!("it has no slot there ({})", names.slot(id)),
         None => "no slot opens with the password".into(),
     };

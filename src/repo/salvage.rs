@@ -45,7 +45,9 @@ pub(super) fn tenant(
             Err(e) => return Err(e),
         };
         let Some(private) = &unlocked.bundle.private_key else { continue };
-        let public_key = PrivateKey::from_bytes(private)?.1.to_bytes();
+        // The record has the key pair with which the tenant was made.
+        let first = unlocked.bundle.former_keys.last().unwrap_or(private);
+        let public_key = PrivateKey::from_bytes(first)?.1.to_bytes();
         let record = TenantRecord { id, public_key, verifying: unlocked.bundle.tenant_verifying };
         return Ok(Some((record, unlocked)));
     }

@@ -13,7 +13,7 @@ use estrato::crypto::slot;
 use estrato::format::content::{Content, Extent};
 use estrato::format::header::{self, Cipher, Header, ObjectType, associated_data, ordinal};
 use estrato::format::index::{IndexObject, PackEntry};
-use estrato::format::key::{Bundle, Role, STRETCH, Signer, SignerList, Slot, SlotKind};
+use estrato::format::key::{Bundle, LaterKeys, Role, STRETCH, Signer, SignerList, Slot, SlotKind};
 use estrato::format::manifest::{Manifest, SnapshotKind, SourceKind, Summary, Tally};
 use estrato::format::names::TenantNames;
 use estrato::format::node::{Kind, Node, decode_segment, encode_segment};
@@ -265,6 +265,7 @@ fn keys(page: &mut Page) {
         signer_seed: SEED,
         private_key: None,
         tenant_seed: None,
+        former_keys: Vec::new(),
     };
     page.bytes("bundle", &bundle.encode());
     let slot_header = Header { object: ObjectType::Slot, cipher: Cipher::ChaCha20Poly1305 };
@@ -272,8 +273,8 @@ fn keys(page: &mut Page) {
     let sealing = blake3::keyed_hash(&KEY_FILE, &SALT);
     let mut sealed = bundle.encode().to_vec();
     Sealer::new(Cipher::ChaCha20Poly1305, sealing.as_bytes()).seal(ordinal::RECORD, &aad, &mut sealed, 0);
-    let record =
-        Slot { kind: SlotKind::KeyFile, salt: SALT, stretch: None, encapsulated: Vec::new(), sealed, tenant: TENANT };
+    let (kind, encapsulated) = (SlotKind::KeyFile, Vec::new());
+    let record = Slot { kind, salt: SALT, stretch: None, encapsulated, sealed, tenant: TENANT, later: None };
     page.bytes("record", &record.encode());
     let opened = slot::open(&slot::Credential::KeyFile(key), TENANT, &own, &record).unwrap();
     assert!(opened.is_some_and(|opened| opened == bundle));
@@ -287,6 +288,8 @@ fn keys(page: &mut Page) {
         kind: SlotKind::KeyFile,
         added: TIME,
         removed: None,
+        recipient: None,
+        is_operator: false,
     };
     page.bytes("record", &SignerList { version: 2, signers: vec![signer], ..SignerList::default() }.encode());
 }
@@ -357,9 +360,13 @@ fn small_records(page: &mut Page) {
         encapsulated: Vec::new(),
         sealed: vec![0; 2],
         tenant: TENANT,
+        later: None,
     };
     page.bytes("a password's slot, with 2 zero bytes for what is sealed", &stretched.encode());
     assert_eq!(Slot::decode(&stretched.encode()).unwrap(), stretched);
+    let rekeyed = SignerList { version: 3, public_key: Some(vec![9; 4]), ..SignerList::default() };
+    page.bytes("list of nobody, of a tenant with a new public key, for which 4 bytes 09 stand", &rekeyed.encode());
+    page.bytes("later private keys in a recipient's slot, before they are sealed", &LaterKeys(vec![SEED]).encode());
 }
 
 fn example() -> String {

@@ -1,5 +1,10 @@
 //! Keys, roles and tenants, as an operator meets them.
 
+pub mod crash;
+mod operator;
+mod rekey;
+mod rotate;
+
 use crate::support::{Place, Ran, grow_old, noise};
 use std::collections::BTreeSet;
 use std::fs;
@@ -361,7 +366,11 @@ fn tenants_are_added_and_listed_and_share_nothing() {
     assert_eq!(place.run(&["tenant", "list"]).expect_code(0).stdout(), "clinic-1\nclinic-2\ndefault\n");
     assert_eq!(
         place.run(&["tenant", "list", "--json"]).json(),
-        serde_json::json!(["clinic-1", "clinic-2", "default"])
+        serde_json::json!([
+            { "tenant": "clinic-1", "operator": null },
+            { "tenant": "clinic-2", "operator": null },
+            { "tenant": "default", "operator": null },
+        ])
     );
     let mut ids = BTreeSet::new();
     for (tenant, key) in [("default", "key"), ("clinic-1", "key"), ("clinic-2", "second")] {

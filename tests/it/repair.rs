@@ -23,7 +23,8 @@ fn days(count: usize) -> (Place, Vec<(String, Tree)>) {
     let place = Place::with_repository();
     let mut all = Vec::new();
     for n in 0..count {
-        let mut table: Vec<u8> = (0..6000).flat_map(|row| format!("row {row}: {}\n", row * 7919 % 6007).into_bytes()).collect();
+        let mut table: Vec<u8> =
+            (0..6000).flat_map(|row| format!("row {row}: {}\n", row * 7919 % 6007).into_bytes()).collect();
         for change in 0..=n {
             let at = change * 37_000 % 90_000;
             table[at..at + 200].copy_from_slice(&noise(&format!("row {change}"), 200));

@@ -17,6 +17,8 @@ pub(super) struct PackUse {
     pub holds: u64,
     /// Bytes of these that snapshots need; none for a pack that no index object names.
     pub needed: u64,
+    /// It is to be written anew whatever it holds: it is sealed to a key pair that the tenant had before.
+    pub is_outdated: bool,
 }
 
 impl PackUse {
@@ -70,9 +72,9 @@ pub(super) fn choose(mut packs: Vec<PackUse>, bounds: Bounds) -> Choice {
     for pack in used {
         let is_small = small.contains(&pack.name);
         let frees = pack.idle() > pack.size / limits::PRUNE_WORTH_PART;
-        if is_small || too_much > allowed && frees && pack.size <= left {
+        if pack.is_outdated || is_small || too_much > allowed && frees && pack.size <= left {
             if !is_small {
-                left -= pack.size;
+                left = left.saturating_sub(pack.size);
                 too_much = too_much.saturating_sub(pack.idle());
             }
             choice.repacked.push(pack);
@@ -107,7 +109,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn pack(n: u8, size: u64, needed: u64) -> PackUse {
-        PackUse { name: PackName([n; 32]), class: StorageClass::Data, size, holds: size, needed }
+        let (name, class) = (PackName([n; 32]), StorageClass::Data);
+        PackUse { name, class, size, holds: size, needed, is_outdated: false }
     }
 
     const LARGE: u64 = limits::PACK_TARGET as u64;
@@ -143,6 +146,18 @@ mod tests {
         assert_eq!(choose(few, Bounds::default()).repacked, []);
         let many: Vec<_> = (0..limits::PRUNE_SMALL_PACKS as u8).map(|n| pack(n, 10_000, 10_000)).collect();
         assert_eq!(choose(many, Bounds::default()).repacked.len(), limits::PRUNE_SMALL_PACKS);
+    }
+
+    #[test]
+    fn what_is_sealed_to_a_former_key_pair_is_written_anew_and_what_nothing_needs_goes() {
+        let packs = [(1, LARGE, true), (2, LARGE, false), (3, 0, true)]
+            .map(|(n, needed, is_outdated)| PackUse { is_outdated, ..pack(n, LARGE, needed) });
+        let choice = choose(packs.to_vec(), Bounds { repack: Some(1), ..Bounds::default() });
+        let names = |packs: &[PackUse]| packs.iter().map(|p| p.name.0[0]).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&choice.unused), names(&choice.repacked), names(&choice.kept)),
+            (vec![3], vec![1], vec![2])
+        );
     }
 
     proptest! {

@@ -166,6 +166,20 @@ fn standings(
 /// [`Error::NotAllowed`] with a writer key; [`Error::Damaged`] or [`Error::Missing`] where not all can be known
 /// that snapshots need; [`Error::Interrupted`], or the store's.
 pub fn prepare<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
+    think(repo, bounds, false, monitor)
+}
+
+/// The same, where all packs that are sealed to a key pair which the tenant had before are written anew,
+/// whatever the bounds. Reads the head of each pack. Where a plan is in force that one is taken up, and this
+/// must be asked for again.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub fn prepare_rekeyed<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
+    think(repo, bounds, true, monitor)
+}
+
+fn think<'r>(repo: &'r Repository, bounds: Bounds, is_rekeyed: bool, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
     repo.private_key().map_err(|_| Error::NotAllowed { what: "prune" })?;
     monitor.event(Event::Phase { name: "reading what snapshots need", total_bytes: None });
     let mut plans = repo.plans()?;
@@ -185,7 +199,10 @@ pub fn prepare<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) 
     let live = walk.live;
     // After packs: whose packs are not indexed yet was announced before.
     let is_alone = repo.announced()?.is_empty();
-    let (packs, spared) = uses(repo, &listed, &live, is_alone)?;
+    let (mut packs, spared) = uses(repo, &listed, &live, is_alone)?;
+    if is_rekeyed {
+        mark_outdated(repo, &mut packs)?;
+    }
     let mut choice = choose(packs, bounds);
     choice.unused.truncate(limits::PRUNE_PACKS_MAX);
     choice.repacked.truncate(limits::PRUNE_PACKS_MAX - choice.unused.len());
@@ -218,7 +235,8 @@ fn uses(
         let Some(map) = repo.index().pack(pack.number)? else { continue };
         let needed = live_bytes(repo, live, pack.number)?;
         let holds = map.frames().iter().map(|(_, frame)| u64::from(frame.stored)).sum();
-        let new = || PackUse { name: pack.name, class: map.class, size: listed[&pack.name], holds, needed: 0 };
+        let (name, class, size) = (pack.name, map.class, listed[&pack.name]);
+        let new = || PackUse { name, class, size, holds, needed: 0, is_outdated: false };
         let place = found.entry(pack.name).or_insert_with(new);
         place.needed = place.needed.saturating_add(needed).min(place.holds);
     }
@@ -229,13 +247,22 @@ fn uses(
         }
         if is_alone {
             let class = crate::format::pack::StorageClass::Data;
-            found.insert(*name, PackUse { name: *name, class, size: *size, holds: *size, needed: 0 });
+            let pack = PackUse { name: *name, class, size: *size, holds: *size, needed: 0, is_outdated: false };
+            found.insert(*name, pack);
         } else {
             spared.packs += 1;
             spared.bytes += size;
         }
     }
     Ok((found.into_values().collect(), spared))
+}
+
+/// Marks packs that are needed and sealed to a key pair which the tenant had before.
+fn mark_outdated(repo: &Repository, packs: &mut [PackUse]) -> Result<()> {
+    let needed: Vec<PackName> = packs.iter().filter(|p| p.needed > 0).map(|p| p.name).collect();
+    let former: HashSet<PackName> = repo.sealed_to_former(&needed)?.into_iter().collect();
+    packs.iter_mut().for_each(|p| p.is_outdated = former.contains(&p.name));
+    Ok(())
 }
 
 impl Prepared<'_> {

@@ -93,13 +93,13 @@ impl Grants {
                 replace: vec![],
                 delete: vec![],
             },
-            // A snapshot that is forgotten may become a tombstone, and a plan that is done is emptied. Records of
-            // damage lie among the plans; a reader's checks find damage, and cannot say so there.
+            // A snapshot that is forgotten may become a tombstone, and a plan that is done is emptied; slots are
+            // written over when the tenant is rekeyed. Records of damage lie among the plans; a reader's checks find damage, and cannot say so there.
             Holder::Full => Self {
                 read: vec![repo, all.clone()],
                 list: vec![all],
-                create: some(&[&keys, &packs, &indexes, &forgotten, &holds]),
-                replace: some(&[&snapshots, &sessions, &plans]),
+                create: some(&[&packs, &indexes, &forgotten, &holds]),
+                replace: some(&[&keys, &snapshots, &sessions, &plans]),
                 delete: some(&[&keys, &packs, &indexes, &snapshots, &sessions, &forgotten, &holds]),
             },
         }
@@ -157,7 +157,7 @@ pub fn notes(place: &Place) -> Vec<&'static str> {
         ],
         Place::Folder { .. } | Place::Server { .. } => return Vec::new(),
     };
-    notes.push("'init' and 'tenant add' are for the credentials of whoever owns the place");
+    notes.push("'init', 'tenant add' and 'tenant erase' are for the credentials of whoever owns the place");
     notes.push("turn versioning on: a policy can be changed by whoever takes over the account");
     notes
 }

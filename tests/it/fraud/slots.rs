@@ -49,6 +49,7 @@ fn bundle(record: &TenantRecord, role: Role) -> Bundle {
         signer_seed: [6; 32],
         private_key: full.then(|| *hpke::pair_from_seed(&[8; 32]).0),
         tenant_seed: full.then_some([9; 32]),
+        former_keys: Vec::new(),
     }
 }
 

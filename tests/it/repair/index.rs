@@ -16,7 +16,11 @@ fn a_healthy_index_stays_as_it_is() {
     let before = tree(&place.path("repo"));
     for more in [&[][..], &["--dry-run"]] {
         let done = repair(&place, more, 0);
-        assert_eq!((&done["packs"], &done["replaced"], &done["deleted"]), (&0.into(), &0.into(), &0.into()), "{done}");
+        assert_eq!(
+            (&done["packs"], &done["replaced"], &done["deleted"]),
+            (&0.into(), &0.into(), &0.into()),
+            "{done}"
+        );
         assert!(tree(&place.path("repo")) == before, "it was changed");
     }
     let text = place.run(&["repair", "index"]).expect_code(0).stdout();

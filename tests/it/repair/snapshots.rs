@@ -65,13 +65,20 @@ fn a_snapshot_without_its_lost_files_stands_beside_it_and_is_the_latest() {
 
     let done = repair(&place, &[], 0);
     let mended = &done["mended"][0];
-    assert_eq!((&mended["snapshot"], &mended["files"], &mended["bytes"]), (&old.clone().into(), &2.into(), &6000.into()));
+    assert_eq!(
+        (&mended["snapshot"], &mended["files"], &mended["bytes"]),
+        (&old.clone().into(), &2.into(), &6000.into())
+    );
     assert_eq!(mended["dropped"][0]["path"], "/one/a");
     let new = mended["by"].as_str().unwrap().to_owned();
-    let left: Tree = files.iter().filter(|(name, _)| name.ends_with("c")).map(|(n, b)| (n.clone(), b.clone())).collect();
+    let left: Tree =
+        files.iter().filter(|(name, _)| name.ends_with("c")).map(|(n, b)| (n.clone(), b.clone())).collect();
     assert!(restored(&place, &new) == left && restored(&place, "latest") == left);
     // The old manifest is as it was, and the new one says what it is.
-    assert_eq!(fs::read(place.path(format!("repo/tenants/default/snapshots/{old}"))).unwrap(), before[std::path::Path::new(&format!("tenants/default/snapshots/{old}"))]);
+    assert_eq!(
+        fs::read(place.path(format!("repo/tenants/default/snapshots/{old}"))).unwrap(),
+        before[std::path::Path::new(&format!("tenants/default/snapshots/{old}"))]
+    );
     let listed = place.run(&["snapshots", "--json"]).expect_code(0).json();
     assert_eq!((listed[0]["id"].as_str(), listed[1]["id"].as_str()), (Some(&*old), Some(&*new)));
     let (was, is) = (&listed[0]["manifest"], &listed[1]["manifest"]);
@@ -80,7 +87,10 @@ fn a_snapshot_without_its_lost_files_stands_beside_it_and_is_the_latest() {
     }
     assert_eq!((&is["repaired"]["of"], &is["repaired"]["files"]), (&old.clone().into(), &2.into()));
     let text = place.run(&["snapshots"]).expect_code(0).stdout();
-    assert!(text.contains(&format!("{} is {} without 2 files (6.0 kB), which are lost\n", &new[..8], &old[..8])), "{text}");
+    assert!(
+        text.contains(&format!("{} is {} without 2 files (6.0 kB), which are lost\n", &new[..8], &old[..8])),
+        "{text}"
+    );
     let checked = place.run(&["check"]).expect_code(4).stdout();
     let told = format!("snapshot {} is incomplete: {} stands for it, without what is lost\n", &old[..8], &new[..8]);
     assert!(checked.contains(&told), "{checked}");
@@ -112,7 +122,8 @@ fn of_a_folder_whose_segment_is_lost_the_rest_stays() {
     let mended = &done["mended"][0];
     assert_eq!((&mended["files"], &mended["folders"]), (&0.into(), &1.into()), "{done}");
     assert_eq!((&mended["dropped"][0]["path"], &mended["dropped"][0]["bytes"]), (&"/one".into(), &Value::Null));
-    let left: Tree = files.iter().filter(|(name, _)| name.ends_with("c")).map(|(n, b)| (n.clone(), b.clone())).collect();
+    let left: Tree =
+        files.iter().filter(|(name, _)| name.ends_with("c")).map(|(n, b)| (n.clone(), b.clone())).collect();
     let new = mended["by"].as_str().unwrap();
     assert!(restored(&place, new) == left);
     assert!(place.path("out/one").is_dir(), "the folder itself is known");
@@ -173,10 +184,14 @@ fn what_cannot_be_repaired_is_told() {
     let id = place.snapshot(&["--tag", "x"])["snapshot"].as_str().unwrap().to_owned();
     change(&place.path(format!("repo/tenants/default/snapshots/{id}")), |bytes| bytes[1300] ^= 1);
     let done = repair(&place, &[], 4);
-    assert_eq!((&done["damaged"][0], &done["looked"]), (&format!("tenants/default/snapshots/{id}").into(), &1.into()));
+    assert_eq!(
+        (&done["damaged"][0], &done["looked"]),
+        (&format!("tenants/default/snapshots/{id}").into(), &1.into())
+    );
     fs::remove_file(place.path(format!("repo/tenants/default/snapshots/{id}"))).unwrap();
     // All trees of the other one.
-    let trees: Vec<_> = place.objects("packs").into_iter().filter(|p| fs::metadata(p).unwrap().len() < 2500).collect();
+    let trees: Vec<_> =
+        place.objects("packs").into_iter().filter(|p| fs::metadata(p).unwrap().len() < 2500).collect();
     assert!(!trees.is_empty());
     trees.iter().for_each(|path| fs::remove_file(path).unwrap());
     let snapshots = place.objects("snapshots");

@@ -78,7 +78,11 @@ fn a_false_entry_beside_a_full_keys_true_one_needs_no_reading() {
     lie.directory.frames[0].ids[0] = BlobId([7; 32]);
     world.index(&repo, &IndexObject { packs: vec![lie], ..IndexObject::default() }, &world.signing(&repo, WRITER));
     let report = repaired(&world);
-    assert_eq!((report.packs, report.false_entries.len(), report.replaced, report.deleted), (0, 1, 1, 1), "{report:?}");
+    assert_eq!(
+        (report.packs, report.false_entries.len(), report.replaced, report.deleted),
+        (0, 1, 1, 1),
+        "{report:?}"
+    );
     assert_eq!(repaired(&world), IndexReport::default());
 }
 
@@ -100,6 +104,7 @@ fn pack(world: &World, repo: &Repository, frames: Vec<EncodedFrame>) -> PackEntr
     let mut builder = PackBuilder::new(&repo.realm(), repo.cipher(), StorageClass::Data, &to).unwrap();
     frames.into_iter().for_each(|frame| builder.push(frame).unwrap());
     let pack = builder.finish();
+    let pack = pack.unwrap();
     world.store.create(&repo.names().pack(&pack.entry.name), pack.bytes.into()).unwrap();
     pack.entry
 }

@@ -208,12 +208,7 @@ enum State {
 }
 
 impl<'r> Repair<'r> {
-    fn new(
-        repo: &'r Repository,
-        session: Option<&'r Session<'r>>,
-        how: HowIndex,
-        monitor: &'r dyn Monitor,
-    ) -> Self {
+    fn new(repo: &'r Repository, session: Option<&'r Session<'r>>, how: HowIndex, monitor: &'r dyn Monitor) -> Self {
         Self {
             repo,
             session,

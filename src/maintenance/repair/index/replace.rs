@@ -50,7 +50,8 @@ impl Repair<'_> {
             return Ok(());
         }
         let known = repo.index().packs()?;
-        let partial: HashSet<PackName> = known.iter().filter(|p| partly.contains(&p.number)).map(|p| p.name).collect();
+        let partial: HashSet<PackName> =
+            known.iter().filter(|p| partly.contains(&p.number)).map(|p| p.name).collect();
         let mut best: HashMap<PackName, (usize, EntryNumber)> = HashMap::new();
         let of_full = |pack: &&crate::index::KnownPack| partial.contains(&pack.name) && repo.is_full(&pack.signer);
         for pack in known.iter().filter(of_full) {
@@ -135,7 +136,7 @@ impl Repair<'_> {
     /// Publishes what stays in objects of a fair size; the last one says what they replace.
     fn replace(&mut self, mut old: Vec<IndexName>, staying: Staying) -> Result<()> {
         let (stored, _) = self.repo.listed_indexes()?;
-        old.extend(staying.supersedes.into_iter().filter(|name| stored.contains(name)));
+        old.extend(staying.supersedes.into_iter().filter(|name| stored.contains_key(name)));
         old.sort_unstable();
         old.dedup();
         let mut last = IndexObject { supersedes: old, vouched: staying.vouched, ..IndexObject::default() };

@@ -145,7 +145,13 @@ impl<'r> Finder<'r> {
         Ok(done)
     }
 
-    fn level<'l>(&self, node: Option<Node>, content: &Content, trail: Arc<Trail>, lane: &Option<Lane<'l>>) -> Level<'l>
+    fn level<'l>(
+        &self,
+        node: Option<Node>,
+        content: &Content,
+        trail: Arc<Trail>,
+        lane: &Option<Lane<'l>>,
+    ) -> Level<'l>
     where
         'r: 'l,
     {

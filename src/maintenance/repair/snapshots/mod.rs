@@ -180,8 +180,11 @@ impl Repair<'_> {
         let named: HashSet<PackName> = repo.index().packs()?.into_iter().map(|pack| pack.name).collect();
         for (name, _) in repo.list_packs()? {
             if !named.contains(&name) && index::says_something(repo, &name)? {
-                let why = format!("no index object names {}, which may hold what is missed: the index is to \
-                     be repaired before", repo.names().pack(&name));
+                let why = format!(
+                    "no index object names {}, which may hold what is missed: the index is to \
+                     be repaired before",
+                    repo.names().pack(&name)
+                );
                 return Err(Error::damaged(repo.names().indexes(), why));
             }
         }
