@@ -513,4 +513,6 @@ pub enum TenantCommand {
         #[command(flatten)]
         operator: super::operator::OperatorArgs,
     },
+    /// Destroy a tenant: its slots first, then all that it holds
+    Erase(super::erase::EraseArgs),
 }

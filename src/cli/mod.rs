@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod context;
+mod erase;
 mod exit;
 mod forget;
 mod hold;

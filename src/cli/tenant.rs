@@ -3,7 +3,7 @@
 use super::args::{NewSecret, TenantCommand};
 use super::context::{self, Context};
 use super::operator::{self, OperatorArgs};
-use super::{init, output};
+use super::{erase, init, output};
 use crate::crypto::slot::Credential;
 use crate::format::parity::Parity;
 use crate::monitor::{Event, Monitor as _};
@@ -20,6 +20,7 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
             let terms = Terms { cipher: context::cipher(cipher), parity };
             add(context, &name, &secret, terms, &operator)?;
         }
+        TenantCommand::Erase(args) => return erase::run(context, &args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,8 @@
 //! day, by whichever command comes first. How long ago something was used is
 //! told by times of files alone; where they are wrong, it only costs time.
 
-use crate::id::{RepositoryId, TenantId};
+use crate::error::{Error, Result};
+use crate::id::{RepositoryId, TenantId, to_hex};
 use crate::index::lock::{Hold, LOCK_FILE, Lock, Part};
 use crate::index::remove_files;
 use crate::limits;
@@ -167,6 +168,39 @@ fn forget(tenant: &Path) -> io::Result<()> {
             }
         }
         fs::remove_dir(repository)?;
+    }
+    Ok(())
+}
+
+/// Removes all that this machine has of a tenant that was erased, at these places: index, notes, what was
+/// seen, and under which name. Copies of a far store's objects are the store's.
+///
+/// # Errors
+/// [`Error::Local`], also while another process uses them.
+pub fn drop_tenant(
+    root: &Path,
+    (repository, tenant): (RepositoryId, TenantId),
+    name: &str,
+    places: &[String],
+) -> Result<()> {
+    let above = root.join(repository.to_string());
+    let folder = above.join(tenant.to_string());
+    let fails = |path: &Path, why: String| Error::Local { path: path.to_path_buf(), why };
+    if folder.exists() {
+        empty(&folder, &mut |folder| fs::remove_dir_all(folder)).map_err(|e| fails(&folder, e.to_string()))?;
+        if folder.exists() {
+            return Err(fails(&folder, "it is in use by another process".into()));
+        }
+    }
+    let hash = |text: &str| to_hex(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+    let met = root.join(MET);
+    let mut files = vec![above.join(format!("{NAME}{}", hash(name))), met.join(tenant.to_string())];
+    files.extend(places.iter().map(|place| met.join(format!("at-{}", hash(&format!("{place}\0{name}"))))));
+    for file in files {
+        match fs::remove_file(&file) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fails(&file, e.to_string())),
+            _ => {}
+        }
     }
     Ok(())
 }

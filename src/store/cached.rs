@@ -106,6 +106,18 @@ impl Cached {
         self.has_served_unseen.swap(false, Ordering::Relaxed)
     }
 
+    /// Removes the copies of all that lies below a folder of a store, by where that is.
+    ///
+    /// # Errors
+    /// This machine's.
+    pub fn remove_below(root: &Path, place: &str, folder: &str) -> io::Result<()> {
+        let place = blake3::hash(place.as_bytes()).to_hex();
+        match fs::remove_dir_all(root.join(&place.as_str()[..32]).join(folder)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod check;
 mod delta;
+mod erase;
 mod faults;
 mod files;
 mod forget;
