@@ -204,16 +204,25 @@ fn forget_here(context: &Context, args: &EraseArgs, places: &[Place], tenant: Op
 fn warn(context: &Context, receipt: &Receipt) {
     let say = |text: String| context.progress.event(Event::Warning(text));
     let place = &receipt.place;
-    if receipt.slots.iter().any(|(_, _, is_gone)| !is_gone) {
+    if receipt.slots.iter().any(|slot| !slot.deleted) {
         say(format!("{place} keeps slots: who has their keys can still open what is left, and any copy"));
     }
     if receipt.retained_sum.objects > 0 {
         let many = output::counted(receipt.retained_sum.objects, "object", "objects");
         say(format!("{place} keeps {many} ({}); erase again later", output::size(receipt.retained_sum.bytes)));
     }
+    if receipt.late > 0 {
+        say(format!("{place}: {} objects were written meanwhile; erase again", output::count(receipt.late)));
+    }
     if !receipt.running.is_empty() {
         let many = output::counted(receipt.running.len() as u64, "backup", "backups");
         say(format!("{place}: {many} ran, and cannot finish; erase again in an hour to remove what they leave"));
+    }
+    for slot in &receipt.slots {
+        if let Some(until) = slot.kept_until {
+            let until = output::utc_time(until);
+            say(format!("{place} keeps slot {} under a lock until {until}", slot.slot.short()));
+        }
     }
     if let Protection::Stands(means) = &receipt.protection {
         say(format!(
@@ -238,10 +247,17 @@ fn document(receipts: &[Receipt]) -> serde_json::Value {
 }
 
 fn of_place(receipt: &Receipt) -> serde_json::Value {
-    let slots = receipt
-        .slots
-        .iter()
-        .map(|(id, kind, is_gone)| serde_json::json!({ "slot": id.to_string(), "kind": kind, "destroyed": is_gone }));
+    let slots = receipt.slots.iter().map(|slot| {
+        serde_json::json!({
+            "slot": slot.slot.to_string(), "kind": slot.kind, "deleted": slot.deleted,
+            "kept_until": slot.kept_until.map(output::utc_time),
+        })
+    });
+    let retained = receipt.retained.iter().map(|object| {
+        serde_json::json!({
+            "object": object.name, "bytes": object.bytes, "until": object.until.map(output::utc_time),
+        })
+    });
     let (versions, means) = match &receipt.protection {
         Protection::Stands(means) => ("kept", Some(means)),
         Protection::Missing => ("none", None),
@@ -251,8 +267,9 @@ fn of_place(receipt: &Receipt) -> serde_json::Value {
         "place": receipt.place,
         "slots": slots.collect::<Vec<_>>(),
         "deleted": receipt.deleted,
-        "retained": receipt.retained,
+        "retained": retained.collect::<Vec<_>>(),
         "retained_objects": receipt.retained_sum.objects, "retained_bytes": receipt.retained_sum.bytes,
+        "written_meanwhile": receipt.late,
         "running_backups": receipt.running.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "old_versions": versions, "old_versions_by": means,
     })

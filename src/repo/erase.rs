@@ -17,10 +17,10 @@
 use super::absent;
 use super::create;
 use super::keys::{self, list_keys};
-use super::side::ask;
+use super::retained::{Retained, delete_all};
 use crate::clock::{Clock, Timestamp};
 use crate::crypto::aead;
-use crate::error::{Error, Result, StoreError, StoreFault};
+use crate::error::{Error, Result, StoreFault};
 use crate::format::header::{self, Header, ObjectType};
 use crate::format::key::SlotKind;
 use crate::format::names::{Kind, TENANTS, TenantNames, kind_of, last_part};
@@ -66,15 +66,17 @@ impl Sum {
     }
 }
 
-/// An object that the store would not delete.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Retained {
-    /// Its name.
-    pub object: String,
-    /// Bytes.
-    pub bytes: u64,
-    /// Why, in the store's words.
-    pub why: String,
+/// A slot that was there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedSlot {
+    /// Its id.
+    pub slot: SlotId,
+    /// What opens it, if that could be read.
+    pub kind: Option<SlotKind>,
+    /// False if the store would not delete it.
+    pub deleted: bool,
+    /// Until when the store keeps it under a lock, as an old version or as it is, where it tells.
+    pub kept_until: Option<Timestamp>,
 }
 
 /// What was erased at one place, and what was not.
@@ -90,14 +92,16 @@ pub struct Receipt {
     pub name: String,
     /// Its id.
     pub tenant: Option<TenantId>,
-    /// The slots that were there, what opens them, and whether each is gone.
-    pub slots: Vec<(SlotId, Option<SlotKind>, bool)>,
+    /// The slots that were there.
+    pub slots: Vec<ErasedSlot>,
     /// What was deleted, by what it was.
     pub deleted: BTreeMap<&'static str, Sum>,
-    /// What the store keeps, the first [`limits::RECEIPT_OBJECTS_MAX`] by name.
+    /// What the store keeps under locks, the first [`limits::RECEIPT_OBJECTS_MAX`] of them.
     pub retained: Vec<Retained>,
-    /// All that the store keeps.
+    /// All that it keeps.
     pub retained_sum: Sum,
+    /// Objects that were written while all was deleted, and are there.
+    pub late: u64,
     /// Backups that ran: under the names of their snapshots an object stays, so that they end with an error.
     pub running: Vec<SnapshotId>,
     /// Whether the store can give back what was deleted.
@@ -107,7 +111,7 @@ pub struct Receipt {
 impl Receipt {
     /// True if nothing is left below the tenant's name.
     pub fn is_whole(&self) -> bool {
-        self.retained_sum.objects == 0 && self.running.is_empty()
+        self.retained_sum.objects == 0 && self.late == 0 && self.running.is_empty()
     }
 }
 
@@ -187,8 +191,8 @@ impl<'s> Erasure<'s> {
     /// Deletes the slots, and nothing else.
     ///
     /// # Errors
-    /// [`Error::Invalid`] while there is a hold; the store's, also if it lets none of the slots be deleted:
-    /// then nothing has changed.
+    /// [`Error::Invalid`] while there is a hold; the store's, with [`StoreFault::Denied`] for whoever may not
+    /// delete.
     pub fn begin(store: &'s dyn Store, survey: Survey, clock: &dyn Clock, monitor: &dyn Monitor) -> Result<Self> {
         let Survey { names, place, repository, tenant, slots, .. } = survey;
         // Again: a hold may have come since.
@@ -203,24 +207,36 @@ impl<'s> Erasure<'s> {
             repository,
             name: names.name().to_owned(),
             tenant,
-            slots: slots.into_iter().map(|(id, kind)| (id, kind, true)).collect(),
+            slots: Vec::new(),
             deleted: BTreeMap::new(),
             retained: Vec::new(),
             retained_sum: Sum::default(),
+            late: 0,
             running: Vec::new(),
             protection: store.protection(),
         };
         let mut erasure = Self { store, names, receipt, fences: HashSet::new() };
+        // Asked before: of what is deleted it tells nothing more.
+        let slots = slots.into_iter().map(|(slot, kind)| {
+            let kept_until = erasure.kept_until(&erasure.names.slot(&slot));
+            ErasedSlot { slot, kind, deleted: true, kept_until }
+        });
+        erasure.receipt.slots = slots.collect();
         monitor.event(Event::Phase { name: "deleting the slots", total_bytes: None });
         let first: Vec<Listed> = listed.into_iter().filter(|o| class(&erasure.names, &o.name).0 == 0).collect();
-        let (kept, refusal) = erasure.delete(&first, monitor)?;
-        if let Some(refusal) = refusal.filter(|_| kept.len() == first.len()) {
-            return Err(refusal.into());
-        }
-        for (id, _, is_gone) in &mut erasure.receipt.slots {
-            *is_gone = !kept.contains(&erasure.names.slot(id));
+        let kept = erasure.delete(&first, monitor)?;
+        for slot in &mut erasure.receipt.slots {
+            slot.deleted = !kept.contains(&erasure.names.slot(&slot.slot));
         }
         Ok(erasure)
+    }
+
+    /// Where nothing keeps what is deleted there is nothing to ask.
+    fn kept_until(&self, name: &str) -> Option<Timestamp> {
+        match self.receipt.protection {
+            Protection::Stands(_) => self.store.retained_until(name),
+            Protection::Missing | Protection::Unknown(_) => None,
+        }
     }
 
     /// Deletes the rest.
@@ -243,14 +259,13 @@ impl<'s> Erasure<'s> {
             left.sort_by_key(turn);
             // One kind after the other: a snapshot is gone before what it needs.
             for same in left.chunk_by(|a, b| turn(a) == turn(b)) {
-                kept.extend(self.delete(same, monitor)?.0);
+                kept.extend(self.delete(same, monitor)?);
             }
         }
         let (last, left): (Vec<Listed>, Vec<Listed>) =
             self.store.list(&folder(&names))?.into_iter().partition(|o| o.name == own);
-        for object in left.iter().filter(|o| !self.fences.contains(&o.name) && !kept.contains(&o.name)) {
-            retain(&mut self.receipt, object, "it was written meanwhile");
-        }
+        let is_late = |o: &&Listed| !self.fences.contains(&o.name) && !kept.contains(&o.name);
+        self.receipt.late = left.iter().filter(is_late).count() as u64;
         // While anything is left the tenant is listed, so that whoever erased it sees that it is not done.
         if left.is_empty() {
             self.delete(&last, monitor)?;
@@ -286,39 +301,21 @@ impl<'s> Erasure<'s> {
         Ok(())
     }
 
-    /// Deletes objects; gives back the names of those that the store keeps, and what it said of the first.
-    fn delete(&mut self, objects: &[Listed], monitor: &dyn Monitor) -> Result<(HashSet<String>, Option<StoreError>)> {
-        let (mut kept, mut refusal) = (HashSet::new(), None);
-        let (store, names) = (self.store, self.names.clone());
-        let receipt = &mut self.receipt;
-        ask(
-            store,
-            objects,
-            |object| store.delete(&object.name),
-            |object, deleted| {
-                if monitor.cancelled() {
-                    return Err(Error::Interrupted);
-                }
-                match deleted {
-                    Err(e) if e.fault == StoreFault::Denied => {
-                        kept.insert(object.name.clone());
-                        retain(receipt, object, &e.why);
-                        refusal.get_or_insert(e);
-                    }
-                    Err(e) if e.fault != StoreFault::NotFound => return Err(e.into()),
-                    _ => receipt.deleted.entry(class(&names, &object.name).1).or_default().add(object.size),
-                }
-                Ok(())
-            },
-        )?;
-        Ok((kept, refusal))
-    }
-}
-
-fn retain(receipt: &mut Receipt, object: &Listed, why: &str) {
-    receipt.retained_sum.add(object.size);
-    if receipt.retained.len() < limits::RECEIPT_OBJECTS_MAX {
-        receipt.retained.push(Retained { object: object.name.clone(), bytes: object.size, why: why.to_owned() });
+    /// Deletes objects; gives back the names of those that the store keeps under locks.
+    fn delete(&mut self, objects: &[Listed], monitor: &dyn Monitor) -> Result<HashSet<String>> {
+        let sized: Vec<(String, u64)> = objects.iter().map(|o| (o.name.clone(), o.size)).collect();
+        let retained = delete_all(self.store, &sized, monitor)?;
+        let kept: HashSet<String> = retained.iter().map(|object| object.name.clone()).collect();
+        for object in objects.iter().filter(|o| !kept.contains(&o.name)) {
+            self.receipt.deleted.entry(class(&self.names, &object.name).1).or_default().add(object.size);
+        }
+        for object in retained {
+            self.receipt.retained_sum.add(object.bytes);
+            if self.receipt.retained.len() < limits::RECEIPT_OBJECTS_MAX {
+                self.receipt.retained.push(object);
+            }
+        }
+        Ok(kept)
     }
 }
 

@@ -326,22 +326,22 @@ impl Repository {
     /// and a password would open them before the slot that counts.
     pub(super) fn clear_leftovers(&mut self, secret: &Secret, slot: &SlotId) -> Result<()> {
         let (slots, newest) = list_keys(&*self.store, &self.names)?;
-        if newest != self.signers.version {
-            self.read_newest_signers()?;
-        }
-        for id in &slots {
-            if present(&self.signers).any(|s| s.slot == *id) {
-                continue;
-            }
+        let mut left = Vec::new();
+        for id in slots.iter().filter(|id| !present(&self.signers).any(|s| s.slot == **id)) {
             let is_left = match secret {
                 Secret::KeyFile(_) | Secret::Recipient(_) => id == slot,
                 Secret::Password(password) => self.opens(&Credential::Password(password.clone()), id)?,
             };
             if is_left {
-                delete_slot(&*self.store, &self.names, id)?;
+                left.push(*id);
             }
         }
-        Ok(())
+        // It may have been admitted since this one was opened.
+        if !left.is_empty() && newest != self.signers.version {
+            self.read_newest_signers()?;
+        }
+        left.retain(|id| !present(&self.signers).any(|s| s.slot == *id));
+        left.iter().try_for_each(|id| delete_slot(&*self.store, &self.names, id))
     }
 
     /// True if the key opens the slot.

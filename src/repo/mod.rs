@@ -44,7 +44,7 @@ pub use blobs::{Failed, FrameCache};
 pub use chains::{Gone, Proof};
 pub use create::{NewTenant, Terms, add_tenant, init, repository_id, tenants};
 pub use damage::KnownDamage;
-pub use erase::{Erasure, Receipt, Retained, Sum as ErasedSum, Survey, held, survey};
+pub use erase::{ErasedSlot, Erasure, Receipt, Sum as ErasedSum, Survey, held, survey};
 pub use forget::Forgot;
 pub use frames::FrameSet;
 pub use holds::Held;

@@ -4,6 +4,7 @@ use crate::keys::crash::{Objects, at_every_request, objects, open, open_by, stag
 use crate::support::{Place, files_below, noise};
 use crate::world::{BLOBS, FULL, Hand, WRITER, World, key, manifest, put};
 use bytes::Bytes;
+use estrato::clock::Timestamp;
 use estrato::crypto::keyfile::recipient_from_text;
 use estrato::crypto::slot::Credential;
 use estrato::error::{Error, Result, StoreError, StoreFault};
@@ -49,7 +50,7 @@ fn nothing_opens_a_copy_that_was_made_before_without_the_slots() {
     let all = objects(&*store);
     assert_eq!(all.keys().filter(|name| is_slot(name)).count(), 5);
     let receipt = erase(&*store).unwrap();
-    assert!(receipt.is_whole() && receipt.slots.len() == 5 && receipt.slots.iter().all(|(_, _, gone)| *gone));
+    assert!(receipt.is_whole() && receipt.slots.len() == 5 && receipt.slots.iter().all(|slot| slot.deleted));
     assert_eq!(receipt.deleted["slots"].objects, 5);
     let deleted: u64 = receipt.deleted.values().map(|sum| sum.objects).sum();
     assert_eq!(deleted as usize, all.len() - 1);
@@ -112,7 +113,7 @@ fn a_backup_that_runs_ends_with_an_error_and_what_it_writes_later_is_removed_by_
 }
 
 /// A store that keeps what is locked.
-struct Locked(Memory, fn(&str) -> bool);
+struct Locked(Memory, fn(&str) -> bool, StoreFault);
 
 impl Store for Locked {
     fn describe(&self) -> String {
@@ -139,14 +140,17 @@ impl Store for Locked {
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         if (self.1)(name) {
             let why = "locked until 2031-01-01".into();
-            return Err(StoreError { fault: StoreFault::Denied, operation: "delete", object: name.into(), why });
+            return Err(StoreError { fault: self.2, operation: "delete", object: name.into(), why });
         }
         self.0.delete(name)
     }
+    fn retained_until(&self, _name: &str) -> Option<Timestamp> {
+        Some(Timestamp { seconds: 5, nanos: 0 })
+    }
 }
 
-fn locked(objects: &Objects, which: fn(&str) -> bool) -> Locked {
-    let store = Locked(Memory::default(), which);
+fn locked(objects: &Objects, which: fn(&str) -> bool, fault: StoreFault) -> Locked {
+    let store = Locked(Memory::default(), which, fault);
     objects.iter().for_each(|(name, bytes)| store.create(name, bytes.clone()).unwrap());
     store
 }
@@ -154,21 +158,21 @@ fn locked(objects: &Objects, which: fn(&str) -> bool) -> Locked {
 #[test]
 fn what_the_store_keeps_is_named_and_the_rest_goes() {
     let all = objects(&*world().store);
-    let store = locked(&all, |name| name.contains("/packs/"));
+    let store = locked(&all, |name| name.contains("/packs/"), StoreFault::Retained);
     let receipt = erase(&store).unwrap();
-    assert!(!receipt.is_whole() && receipt.slots.iter().all(|(_, _, gone)| *gone));
+    assert!(!receipt.is_whole() && receipt.slots.iter().all(|slot| slot.deleted));
     assert_eq!(receipt.retained_sum.objects as usize, receipt.retained.len());
-    assert!(receipt.retained.iter().all(|r| r.object.contains("/packs/") && r.why.contains("2031")));
+    assert!(receipt.retained.iter().all(|r| r.name.contains("/packs/") && r.until.is_some()));
     let left: Vec<String> = store.list("tenants").unwrap().into_iter().map(|o| o.name).collect();
     assert!(left.iter().all(|name| name.contains("/packs/") || name.ends_with("/tenant")), "{left:?}");
     assert_eq!(left.len(), receipt.retained.len() + 1, "the tenant is listed until nothing is left");
-    // One slot that is kept is told, and stops nothing.
-    let store = locked(&all, |name| name.contains("/keys/") && name.ends_with('0'));
-    let kept = all.keys().filter(|name| (store.1)(name)).count();
+    // A slot that is kept is told, and stops nothing.
+    let store = locked(&all, |name| name.contains("/keys/") && !name.contains("signers"), StoreFault::Retained);
     let receipt = erase(&store).unwrap();
-    assert_eq!(receipt.slots.iter().filter(|(_, _, gone)| !gone).count(), kept);
-    // Who may delete no slot at all has no business here: nothing is touched.
-    let store = locked(&all, |name| name.contains("/keys/"));
+    assert!(!receipt.is_whole() && receipt.slots.iter().all(|slot| !slot.deleted));
+    assert_eq!(store.list("tenants").unwrap().len(), receipt.slots.len() + 1);
+    // Who may not delete has no business here: nothing is touched.
+    let store = locked(&all, |name| name.contains("/keys/"), StoreFault::Denied);
     assert!(matches!(erase(&store), Err(Error::Store(_))));
     assert_eq!(objects(&store), all);
 }
@@ -242,7 +246,9 @@ fn a_receipt_is_printed_and_this_machine_forgets_the_tenant() {
     assert_eq!((&receipt["tenant"], &receipt["whole"]), (&"clinic".into(), &true.into()));
     let there = &receipt["places"][0];
     assert_eq!(there["slots"].as_array().unwrap().len(), 2);
-    assert!(there["slots"].as_array().unwrap().iter().all(|slot| slot["destroyed"] == true));
+    assert!(
+        there["slots"].as_array().unwrap().iter().all(|slot| slot["deleted"] == true && slot["kept_until"].is_null())
+    );
     assert!(there["deleted"]["packs"]["bytes"].as_u64().unwrap() > 50_000, "{receipt}");
     assert_eq!(there["retained"], serde_json::json!([]));
     assert!(receipt["not_known_here"].as_str().unwrap().contains("--also"));

@@ -33,7 +33,7 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 30] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],
@@ -50,10 +50,15 @@ fn help_of_each_command() {
         &["key", "add"],
         &["key", "list"],
         &["key", "remove"],
+        &["key", "rotate"],
+        &["key", "rekey"],
+        &["key", "operator"],
+        &["key", "operator", "add"],
         &["key", "show"],
         &["tenant"],
         &["tenant", "add"],
         &["tenant", "list"],
+        &["tenant", "erase"],
         &["store"],
         &["store", "test"],
         &["store", "policy"],

@@ -6,6 +6,7 @@ mod cold;
 mod contract;
 mod double;
 mod enforced;
+mod erased;
 mod far;
 mod faults;
 mod locked;
