@@ -642,6 +642,18 @@ mod tests {
     }
 
     #[test]
+    fn parity_stands_in_the_list_up_to_its_bound() {
+        for parity in [0, 1, 50, 500] {
+            let with = SignerList { parity: Parity::per_mille(parity).unwrap(), ..list() };
+            assert_eq!(SignerList::decode(&with.encode()).unwrap(), with);
+            assert_eq!(with.encode().len() > list().encode().len(), parity > 0, "none is left out");
+        }
+        let mut r = Record::new();
+        r.u64(0, 3).put(1, |e| e.array(0)?.ok()).u64(2, 501);
+        assert!(SignerList::decode(&r.finish()).is_err());
+    }
+
+    #[test]
     fn a_list_of_signers_with_fields_of_a_newer_program_is_refused() {
         let mut r = Record::new();
         r.u64(0, 3).raw(1, &[0x80]);

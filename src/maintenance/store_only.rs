@@ -14,6 +14,7 @@ use crate::format::names::{Kind, TENANTS, TenantNames, kind_of, last_part};
 use crate::id::{IndexName, PackName};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
+use crate::pack;
 use crate::repo;
 use crate::store::{Listed, Store};
 use std::collections::BTreeMap;
@@ -23,7 +24,10 @@ enum Found {
     Whole {
         bytes: u64,
     },
-    Wrong(Error),
+    Wrong {
+        e: Error,
+        is_mendable: bool,
+    },
     /// It must be thawed before it can be read.
     Frozen {
         bytes: u64,
@@ -118,9 +122,11 @@ fn read(store: &dyn Store, objects: Vec<Listed>, report: &mut Report, monitor: &
                 report.read_bytes += bytes;
             }
             Found::Whole { .. } | Found::Gone => {}
-            Found::Wrong(e) => {
+            Found::Wrong { e, is_mendable } => {
                 report.read_packs += u64::from(is_pack);
-                report.damaged(name, &object_of(&e).1);
+                if let Some(damage) = report.damaged(name, &object_of(&e).1) {
+                    damage.mendable = is_mendable;
+                }
             }
             Found::Frozen { bytes } => report.froze(name.clone(), bytes),
         }
@@ -168,15 +174,21 @@ fn look(store: &dyn Store, object: &Listed) -> Result<Found> {
     match store.read(name, max_of(kind)).map_err(Error::from) {
         Ok(bytes) => Ok(match whole(name, kind, &bytes) {
             Ok(()) => Found::Whole { bytes: bytes.len() as u64 },
-            Err(e) if e.is_damage() => Found::Wrong(e),
+            Err(e) if e.is_damage() => Found::Wrong { e, is_mendable: is_mendable(name, kind, &bytes) },
             Err(e) => return Err(e),
         }),
         Err(e) if e.is_frozen() => Ok(Found::Frozen { bytes: object.size }),
         // One that is listed still, and cannot be read, is damaged; others come and go while this runs.
         Err(e) if e.is_not_found() && !is_listed(store, name)? => Ok(Found::Gone),
-        Err(e) if e.is_damage() => Ok(Found::Wrong(e)),
+        Err(e) if e.is_damage() => Ok(Found::Wrong { e, is_mendable: false }),
         Err(e) => Err(e),
     }
+}
+
+/// True for a damaged pack that its parity mends, for which nobody needs a key.
+fn is_mendable(name: &str, kind: Kind, bytes: &[u8]) -> bool {
+    let pack = last_part(name).parse::<PackName>().ok().filter(|_| kind == Kind::Pack);
+    pack.is_some_and(|pack| pack::mend(&pack, &[bytes]).is_ok())
 }
 
 fn is_listed(store: &dyn Store, name: &str) -> Result<bool> {

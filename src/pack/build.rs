@@ -84,8 +84,10 @@ impl PackBuilder {
     #[must_use]
     pub fn protected(mut self, parity: Parity) -> Self {
         self.parity = parity;
-        // Of a full pack; marks and descriptors are no more than its directory has room for.
-        self.bytes.reserve(self.target / 1000 * usize::from(parity.number()));
+        // As above; marks and descriptors take no more than the directory's room.
+        let shards = self.target / 1000 * usize::from(parity.number());
+        let full = self.target + limits::FRAME_STORED_MAX + limits::DIRECTORY_MAX / 8 + shards;
+        self.bytes.reserve_exact(full.saturating_sub(self.bytes.len()));
         self
     }
 

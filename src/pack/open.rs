@@ -133,6 +133,7 @@ mod tests {
     use crate::crypto::hpke::{self, PublicKey};
     use crate::format::header::Cipher;
     use crate::format::pack::{BlobKind, StorageClass};
+    use crate::format::parity::Parity;
     use crate::id::BlobId;
     use crate::pack::{Compressor, FinishedPack, PackBuilder, PlainFrame};
 
@@ -153,7 +154,12 @@ mod tests {
         }
 
         fn pack(&self, cipher: Cipher) -> FinishedPack {
-            let mut builder = PackBuilder::new(&self.realm(), cipher, StorageClass::Data, &self.public).unwrap();
+            self.pack_with(cipher, Parity::NONE)
+        }
+
+        fn pack_with(&self, cipher: Cipher, parity: Parity) -> FinishedPack {
+            let builder = PackBuilder::new(&self.realm(), cipher, StorageClass::Data, &self.public).unwrap();
+            let mut builder = builder.protected(parity);
             let mut compressor = Compressor::new(1).unwrap();
             for n in 0..3u8 {
                 let mut frame = PlainFrame::new(BlobKind::Chunk);
@@ -182,6 +188,30 @@ mod tests {
                 assert!(whole.key.frame(n as u64 + 1, frame, &mut moved, &[], &mut decompressor).is_err());
             }
         }
+    }
+
+    /// Whoever knows nothing of parity finds the frames where the directory says, and the directory at the end.
+    #[test]
+    fn a_pack_with_parity_is_read_like_any_other_and_mended_without_its_key() {
+        let tenant = Tenant::new(1);
+        let parity = Parity::per_mille(300).unwrap();
+        let (pack, bare) = (tenant.pack_with(Cipher::Aes256Gcm, parity), tenant.pack(Cipher::Aes256Gcm));
+        assert!(pack.entry.size > bare.entry.size + 1000 && pack.entry.size == pack.bytes.len() as u64);
+        let name = pack.entry.name;
+        let whole = WholePack::open(&tenant.realm(), &tenant.private, &name, &pack.bytes).unwrap();
+        let mut decompressor = Decompressor::new().unwrap();
+        for (n, (at, frame)) in pack.entry.directory.offsets().enumerate() {
+            let mut sealed = pack.bytes[at as usize..][..frame.stored as usize].to_vec();
+            let plain = whole.key.frame(n as u64, frame, &mut sealed, &[], &mut decompressor).unwrap();
+            assert_eq!(plain, [&vec![n as u8; 5000][..], b"tail"].concat());
+        }
+        for at in 0..pack.bytes.len() {
+            let mut changed = pack.bytes.clone();
+            changed[at] ^= 1;
+            assert!(WholePack::open(&tenant.realm(), &tenant.private, &name, &changed).is_err(), "byte {at}");
+            assert!(crate::pack::mend(&name, &[&changed]).unwrap().bytes == pack.bytes, "byte {at}");
+        }
+        assert!(crate::pack::mend(&bare.entry.name, &[&bare.bytes[1..]]).is_err());
     }
 
     #[test]

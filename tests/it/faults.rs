@@ -99,6 +99,14 @@ fn every_request_of_forgetting_and_of_a_prune() {
 }
 
 #[test]
+fn every_request_of_the_mending_of_packs() {
+    let scenes = [Scene::damaged(100)];
+    run_all("mending by parity", &scenes, &points(&scenes, &[Act::MendPacks], &FAULTS));
+    let scenes = [Scene::damaged(0)];
+    run_all("copying what is whole", &scenes, &points(&scenes, &[Act::SalvagePacks], &FAULTS));
+}
+
+#[test]
 fn crashes_on_repositories_of_other_shapes() {
     let scenes = [Scene::bare(), Scene::beside_a_plan(), Scene::forgotten_by_this_machine()];
     let acts = [Act::Snapshot, Act::WriterSnapshot, Act::Check];
@@ -129,6 +137,13 @@ fn a_store_that_is_full_after_every_kilobyte() {
     for room in (0..40_000).step_by(1 << 10) {
         scene.stage(&format!("a prune with room for {room} bytes")).full(room, Act::Prune);
         tried += 1;
+    }
+    for (act, parity) in [(Act::MendPacks, 100), (Act::SalvagePacks, 0)] {
+        let scene = Scene::damaged(parity);
+        for room in (0..50_000).step_by(1 << 10) {
+            scene.stage(&format!("{act:?} with room for {room} bytes")).full(room, act);
+            tried += 1;
+        }
     }
     say(&format!("faults, a full store: {tried} points tried"));
 }

@@ -33,7 +33,7 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 30] = [
+    let commands: [&[&str]; 32] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],
@@ -57,8 +57,11 @@ fn help_of_each_command() {
         &["key", "show"],
         &["tenant"],
         &["tenant", "add"],
+        &["tenant", "set"],
         &["tenant", "list"],
         &["tenant", "erase"],
+        &["repair"],
+        &["repair", "packs"],
         &["store"],
         &["store", "test"],
         &["store", "policy"],

@@ -200,7 +200,9 @@ fn look(repo: &Repository, wanted: &Wanted<'_>, monitor: &dyn Monitor) -> Result
 fn treat(repo: &Repository, wanted: &Wanted<'_>, job: &Job) -> Result<Found> {
     let left = match job.size {
         None => None,
-        Some(_) => match repo.left_of_pack(&job.name) {
+        Some(size) => match repo.left_of_pack(&job.name) {
+            // An answer that broke off must not pass for a pack that was cut short.
+            Ok(left) if left.len() as u64 != size.min(limits::PACK_MAX) => Some(repo.left_of_pack(&job.name)?),
             Ok(left) => Some(left),
             Err(e) if e.is_frozen() => return Ok(Found::Frozen),
             // It went meanwhile.

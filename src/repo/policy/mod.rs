@@ -93,13 +93,14 @@ impl Grants {
                 replace: vec![],
                 delete: vec![],
             },
-            // A snapshot that is forgotten may become a tombstone, and a plan that is done is emptied; slots are
-            // written over when the tenant is rekeyed. Records of damage lie among the plans; a reader's checks find damage, and cannot say so there.
+            // A snapshot that is forgotten may become a tombstone, a plan that is done is emptied, a damaged pack is
+            // replaced by the one that it was, and slots are written over when the tenant is rekeyed. Records of
+            // damage lie among the plans; a reader's checks find damage, and cannot say so there.
             Holder::Full => Self {
                 read: vec![repo, all.clone()],
                 list: vec![all],
-                create: some(&[&packs, &indexes, &forgotten, &holds]),
-                replace: some(&[&keys, &snapshots, &sessions, &plans]),
+                create: some(&[&indexes, &forgotten, &holds]),
+                replace: some(&[&keys, &packs, &snapshots, &sessions, &plans]),
                 delete: some(&[&keys, &packs, &indexes, &snapshots, &sessions, &forgotten, &holds]),
             },
         }

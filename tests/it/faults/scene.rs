@@ -12,10 +12,12 @@ use estrato::error::{Error, Result};
 use estrato::format::header::{self, Cipher, Header, ObjectType};
 use estrato::format::key::{Role, Slot};
 use estrato::format::manifest::SnapshotKind;
+use estrato::format::parity::Parity;
 use estrato::format::records::Plan;
 use estrato::id::SnapshotId;
 use estrato::maintenance::prune::{self, Bounds};
-use estrato::maintenance::{self, Depth};
+use estrato::maintenance::repair::{Wanted, repair_packs};
+use estrato::maintenance::{self, Damage, Depth};
 use estrato::monitor::Silent;
 use estrato::repo::{self, Access, NewKey, Repository, Secret, Session};
 use estrato::restore;
@@ -50,6 +52,8 @@ pub enum Act {
     AddTenant,
     Forget,
     Prune,
+    MendPacks,
+    SalvagePacks,
 }
 
 /// The files below a folder, with their bytes.
@@ -68,6 +72,8 @@ pub struct Scene {
     reported: Vec<(SnapshotId, Tree)>,
     /// Snapshots that are to be forgotten.
     doomed: Vec<SnapshotId>,
+    /// A pack is damaged, and nothing is lost by it.
+    is_damaged: bool,
 }
 
 /// A repository that lives: faults befall it.
@@ -116,7 +122,8 @@ impl Scene {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir_all(place.path().join("source/below")).unwrap();
         fs::create_dir_all(place.path().join("cache")).unwrap();
-        let mut scene = Self { name, objects: Vec::new(), place, reported: Vec::new(), doomed: Vec::new() };
+        let mut scene =
+            Self { name, objects: Vec::new(), place, reported: Vec::new(), doomed: Vec::new(), is_damaged: false };
         let mut reported = Vec::new();
         let mut stage = scene.stage(name);
         grow(&mut stage, &mut reported);
@@ -225,6 +232,28 @@ impl Scene {
         scene
     }
 
+    /// A repository with so much parity, of which a pack was damaged, as a check has found. All its frames are
+    /// whole.
+    pub fn damaged(parity: u64) -> Self {
+        let mut scene = Self::build("a repository with a damaged pack", |stage, reported| {
+            stage.make();
+            stage.open(FULL).unwrap().set_parity(Parity::per_mille(parity).unwrap()).unwrap();
+            for len in [30_000, 25_000] {
+                stage.edit("a", len);
+                reported.push((stage.act(Act::Snapshot).unwrap().unwrap(), tree(&stage.source())));
+            }
+            let packs = stage.open(FULL).unwrap().list_packs().unwrap();
+            let (pack, size) = packs.into_iter().max_by_key(|(_, size)| *size).unwrap();
+            let object = stage.open(FULL).unwrap().names().pack(&pack);
+            let mut bytes = stage.store.read(&object, size).unwrap().to_vec();
+            *bytes.last_mut().unwrap() ^= 1;
+            stage.store.write(&object, bytes.into()).unwrap();
+            stage.act(Act::Check).unwrap();
+        });
+        scene.is_damaged = true;
+        scene
+    }
+
     /// A source that fills several packs.
     pub fn large() -> Self {
         Self::build("a source of several packs", |stage, reported| {
@@ -323,6 +352,9 @@ impl Stage<'_> {
                 assert!(outcome.waiting.is_empty(), "{}: {:?}", self.label, outcome.waiting);
                 Ok(None)
             }
+            Act::MendPacks | Act::SalvagePacks => {
+                repair_packs(&self.open(FULL)?, &Wanted::default(), &Silent).map(|_| None)
+            }
         }
     }
 
@@ -417,6 +449,21 @@ impl Stage<'_> {
                 let repo = self.open(FULL).unwrap();
                 assert_eq!(repo.plans().unwrap().in_force, None, "{}", self.label);
             }
+            Act::MendPacks => {
+                let report = maintenance::check(&self.open(FULL).unwrap(), Depth::AllData, &Silent).unwrap();
+                assert_eq!(report.damages, 0, "{}: {:?}", self.label, report.damage);
+                assert!(self.open(FULL).unwrap().known_damage().unwrap().packs.is_empty(), "{}", self.label);
+            }
+            Act::SalvagePacks => {
+                // All that it held lies elsewhere.
+                let repo = self.open(FULL).unwrap();
+                let outcome = repair_packs(&repo, &Wanted::default(), &Silent).unwrap();
+                assert_eq!((outcome.written_bytes, outcome.lost_blobs), (0, 0), "{}: {outcome:?}", self.label);
+                for pack in repo.known_damage().unwrap().packs {
+                    self.store.delete(&repo.names().pack(&pack)).unwrap();
+                }
+                self.assert_whole(&self.scene.reported, None);
+            }
             _ => {}
         }
         opens(FULL, "default").unwrap();
@@ -428,7 +475,8 @@ impl Stage<'_> {
     fn assert_whole(&self, reported: &[(SnapshotId, Tree)], cache: Option<PathBuf>) {
         let repo = Repository::open(self.access(FULL, "default", cache)).unwrap();
         let report = maintenance::check(&repo, Depth::AllData, &Silent).unwrap();
-        assert_eq!(report.damages, 0, "{}: {:?}", self.label, report.damage);
+        let needed = report.damage.iter().filter(|damage| !self.scene.is_damaged || damage.lost_blobs > 0);
+        assert_eq!(needed.collect::<Vec<_>>(), Vec::<&Damage>::new(), "{}", self.label);
         let listing = snapshot::list(&repo).unwrap();
         for (id, expected) in reported {
             let found = listing.snapshots.iter().find(|s| s.id == *id);

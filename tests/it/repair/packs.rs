@@ -11,7 +11,7 @@ use estrato::format::parity::Parity;
 use estrato::id::{PackName, SnapshotId};
 use estrato::maintenance::prune::{self, Bounds};
 use estrato::maintenance::repair::{Outcome, Remedy, Wanted, repair_packs};
-use estrato::maintenance::{self, Depth, Report};
+use estrato::maintenance::{self, Depth, Part, Report};
 use estrato::monitor::Silent;
 use estrato::store::Store as _;
 use std::collections::BTreeMap;
@@ -139,6 +139,9 @@ fn parity_mends_a_pack_on_the_store_and_for_every_reader_before() {
             let told = &report.damage[0];
             assert!(told.mendable && told.object == object(&name), "{label}: {told:?}");
             assert_eq!((told.lost_blobs, told.entries, told.bad_frames), (0, 0, 0), "{label}");
+            // Nor does it take a key to see that.
+            let keyless = maintenance::check_store(&*world.store, Part::All, &Silent).unwrap();
+            assert!(keyless.damages == 1 && keyless.damage[0].mendable, "{label}: {:?}", keyless.damage);
             let before = packs_of(&world);
             let dry = repair(&world, &Wanted { is_dry: true, ..Wanted::default() });
             assert_eq!((dry.damages, dry.mended), (1, 1), "{label}: {dry:?}");
