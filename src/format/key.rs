@@ -658,7 +658,7 @@ mod tests {
         let mut r = Record::new();
         r.u64(0, 3).raw(1, &[0x80]);
         assert_eq!(SignerList::decode(&r.finish()).unwrap(), SignerList { version: 3, ..SignerList::default() });
-        r.u64(9, 1);
+        r.u64(100, 1);
         assert!(SignerList::decode(&r.finish()).is_err(), "it would be written again without them");
     }
 

@@ -141,13 +141,10 @@ pub fn repair_packs(repo: &Repository, wanted: &Wanted<'_>, monitor: &dyn Monito
     if !wanted.is_dry {
         publish(repo, &found)?;
     }
-    let sick: BTreeMap<PackName, Sick> = found
+    let sick: Sick = found
         .iter()
         .filter(|(_, found)| matches!(found, Found::Damaged(_) | Found::Gone))
-        .map(|(job, found)| {
-            let is_there = matches!(found, Found::Damaged(_));
-            (job.name, Sick { entries: job.entries.clone(), is_there })
-        })
+        .map(|(job, found)| (job.name, matches!(found, Found::Damaged(_))))
         .collect();
     let salvaged = salvage(repo, &sick, wanted.is_dry, monitor)?;
     tell(repo, found, &salvaged, &mut outcome);
@@ -286,11 +283,13 @@ fn tell(repo: &Repository, found: Vec<(&Job, Found)>, salvaged: &Salvaged, outco
                 outcome.mended += 1;
                 (why, remedy)
             }
-            Found::Damaged(why) if job.entries.is_empty() => (why, Remedy::Unneeded),
+            Found::Damaged(why) if !salvaged.named.contains(&job.name) => (why, Remedy::Unneeded),
             Found::Damaged(why) => match salvaged.of(&job.name).0 {
                 0 => (why, Remedy::Nothing),
                 _ => (why, Remedy::Copied),
             },
+            // A prune has deleted it meanwhile.
+            Found::Gone if !salvaged.named.contains(&job.name) => continue,
             Found::Gone => ("it is missing".into(), Remedy::Nothing),
         };
         if let Some(size) = job.size {

@@ -25,12 +25,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// What a session is called that nobody's backup is.
 const HOST: &str = "repair";
 
-/// A pack that cannot be mended.
-pub(super) struct Sick {
-    pub entries: Vec<EntryNumber>,
-    /// Something of it is there.
-    pub is_there: bool,
-}
+/// Packs that cannot be mended, and whether something of each is there.
+pub(super) type Sick = BTreeMap<PackName, bool>;
 
 /// What was copied, and what is lost.
 #[derive(Default)]
@@ -39,6 +35,8 @@ pub(super) struct Salvaged {
     pub bytes: u64,
     /// Blobs of which no whole copy is left.
     pub lost_blobs: u64,
+    /// The packs that the index names still: a prune may have written anew what was needed of others.
+    pub named: HashSet<PackName>,
     frames: BTreeMap<PackName, Tally>,
 }
 
@@ -60,18 +58,15 @@ impl Salvaged {
 ///
 /// # Errors
 /// [`Error::Fenced`] if a prune gave the session up meanwhile, [`Error::Interrupted`], or the store's.
-pub(super) fn salvage(
-    repo: &Repository,
-    sick: &BTreeMap<PackName, Sick>,
-    is_dry: bool,
-    monitor: &dyn Monitor,
-) -> Result<Salvaged> {
-    if sick.values().all(|pack| pack.entries.is_empty()) {
+pub(super) fn salvage(repo: &Repository, sick: &Sick, is_dry: bool, monitor: &dyn Monitor) -> Result<Salvaged> {
+    let named = entries_of(repo, sick)?;
+    if named.is_empty() {
         return Ok(Salvaged::default());
     }
-    if is_dry || !sick.values().any(|pack| pack.is_there && !pack.entries.is_empty()) {
-        let work = Work::new(repo, sick, None, monitor);
-        let copies = Copies::new(repo, sick)?;
+    if is_dry || !named.iter().any(|(name, _)| sick.get(name) == Some(&true)) {
+        // What a prune has replaced since is not missing.
+        repo.sync_index()?;
+        let (work, copies) = (Work::new(repo, sick, None, monitor)?, Copies::new(repo, sick)?);
         work.copy(&copies, &|_| Ok(()))?;
         return work.outcome(&copies, 0);
     }
@@ -87,16 +82,18 @@ pub(super) fn salvage(
     }
 }
 
-fn copied(
-    repo: &Repository,
-    sick: &BTreeMap<PackName, Sick>,
-    session: &Session<'_>,
-    monitor: &dyn Monitor,
-) -> Result<Salvaged> {
-    let work = Work::new(repo, sick, Some(session), monitor);
-    let copies = Copies::new(repo, sick)?;
+fn copied(repo: &Repository, sick: &Sick, session: &Session<'_>, monitor: &dyn Monitor) -> Result<Salvaged> {
+    let (work, copies) = (Work::new(repo, sick, Some(session), monitor)?, Copies::new(repo, sick)?);
     let packed = repo.store_frames(|store| work.copy(&copies, store))?;
     work.outcome(&copies, packed.bytes)
+}
+
+/// The entries that name these packs; the oldest first, since what others rest on lies there.
+fn entries_of(repo: &Repository, sick: &Sick) -> Result<Vec<(PackName, EntryNumber)>> {
+    let known = repo.index().packs()?.into_iter().filter(|pack| sick.contains_key(&pack.name));
+    let mut entries: Vec<(PackName, EntryNumber)> = known.map(|pack| (pack.name, pack.number)).collect();
+    entries.sort_unstable_by_key(|(_, number)| *number);
+    Ok(entries)
 }
 
 /// What is known against copies that lie elsewhere.
@@ -109,7 +106,7 @@ struct Copies<'r> {
 }
 
 impl<'r> Copies<'r> {
-    fn new(repo: &'r Repository, sick: &BTreeMap<PackName, Sick>) -> Result<Self> {
+    fn new(repo: &'r Repository, sick: &Sick) -> Result<Self> {
         let condemned: HashSet<PackName> = repo.plans()?.in_force.into_iter().flat_map(|p| p.condemned).collect();
         let known = repo.index().packs()?;
         let listed: HashMap<PackName, u64> = repo.list_packs()?.into_iter().collect();
@@ -149,7 +146,8 @@ impl<'r> Copies<'r> {
 
 struct Work<'w> {
     repo: &'w Repository,
-    sick: &'w BTreeMap<PackName, Sick>,
+    sick: &'w Sick,
+    entries: Vec<(PackName, EntryNumber)>,
     session: Option<&'w Session<'w>>,
     monitor: &'w dyn Monitor,
     /// Blobs that were copied, with the least depth at which they were.
@@ -164,24 +162,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<'w> Work<'w> {
     fn new(
         repo: &'w Repository,
-        sick: &'w BTreeMap<PackName, Sick>,
+        sick: &'w Sick,
         session: Option<&'w Session<'w>>,
         monitor: &'w dyn Monitor,
-    ) -> Self {
+    ) -> Result<Self> {
         let (done, frames) = Default::default();
-        Self { repo, sick, session, monitor, done, frames }
+        Ok(Self { repo, sick, entries: entries_of(repo, sick)?, session, monitor, done, frames })
     }
 
     /// Gives `store` every frame that is whole and needed.
     fn copy(&self, copies: &Copies<'_>, store: &TakeFrame<'_>) -> Result<()> {
         self.monitor.event(Event::Phase { name: "copying what is whole", total_bytes: None });
         let parts = Parts::new(self.repo, store);
-        let mut entries: Vec<EntryNumber> = self.sick.values().flat_map(|pack| &pack.entries).copied().collect();
-        // The oldest first: what others rest on lies there.
-        entries.sort_unstable();
         let mut batch = Batch::default();
-        for entry in entries {
-            self.plan(copies, &mut batch, entry)?;
+        for (_, entry) in &self.entries {
+            self.plan(copies, &mut batch, *entry)?;
             if batch.reading.len() >= limits::READ_BATCH_FRAMES || batch.blobs >= limits::CHECK_BATCH_BLOBS {
                 self.read(std::mem::take(&mut batch), &parts)?;
             }
@@ -194,7 +189,7 @@ impl<'w> Work<'w> {
     fn plan(&self, copies: &Copies<'_>, batch: &mut Batch, entry: EntryNumber) -> Result<()> {
         let map = self.repo.index().pack(entry)?;
         let map = map.ok_or_else(|| Error::Busy { what: "the index on this machine".into() })?;
-        let is_there = self.sick.get(&map.name).is_some_and(|pack| pack.is_there);
+        let is_there = self.sick.get(&map.name) == Some(&true);
         for (number, (offset, frame)) in (0..).zip(map.frames()) {
             let needed = copies.needed(frame)?;
             if !needed.contains(&true) {
@@ -271,7 +266,7 @@ impl<'w> Work<'w> {
     fn outcome(self, copies: &Copies<'_>, bytes: u64) -> Result<Salvaged> {
         let done = lock(&self.done);
         let mut lost: HashSet<BlobId> = HashSet::new();
-        for entry in self.sick.values().flat_map(|pack| &pack.entries) {
+        for (_, entry) in &self.entries {
             let Some(map) = self.repo.index().pack(*entry)? else { continue };
             for (id, _) in map.places() {
                 if !done.contains_key(id) && !lost.contains(id) && !copies.holds(&copies.there, id, u8::MAX)? {
@@ -281,7 +276,8 @@ impl<'w> Work<'w> {
         }
         drop(done);
         let frames = self.frames.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Salvaged { bytes, lost_blobs: lost.len() as u64, frames })
+        let named = self.entries.iter().map(|(name, _)| *name).collect();
+        Ok(Salvaged { bytes, lost_blobs: lost.len() as u64, named, frames })
     }
 }
 

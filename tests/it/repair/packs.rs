@@ -302,6 +302,47 @@ fn what_is_copied_is_announced_and_recorded_before() {
     assert!(world.names("tenants/default/sessions").is_empty(), "and it ends");
 }
 
+fn prune_once(world: &World) -> estrato::error::Result<prune::Outcome> {
+    let repo = world.open(FULL);
+    prune::prepare(&repo, Bounds { unused_percent: 0.0, repack: None }, &Silent)?.execute(&Silent)
+}
+
+#[test]
+fn beside_prunes_and_backups_nothing_is_lost() {
+    let mut kept = Kept::new(0);
+    let (name, bytes) = kept.pack(StorageClass::Data);
+    let (first, _) = kept.snapshots.remove(0);
+    for round in 0..6 {
+        let world = kept.world.twin();
+        let repo = world.open(FULL);
+        let listing = estrato::snapshot::list(&repo).unwrap();
+        let there: Vec<_> = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer)).collect();
+        repo.forget(&[first], &there, true, &Silent).unwrap();
+        befall(&world, &name, MENDABLE[4], &bytes);
+        if round % 2 == 1 {
+            check(&world, Depth::AllData);
+        }
+        let taken = std::thread::scope(|scope| {
+            let mended = scope.spawn(|| repair_packs(&world.open(FULL), &ALL, &Silent));
+            let pruned = scope.spawn(|| (0..3).map(|_| prune_once(&world)).collect::<Vec<_>>());
+            let taken = scope.spawn(|| world.backup(&world.open(FULL), kept.folder.path()).0);
+            match mended.join().unwrap() {
+                Ok(done) => assert_eq!(done.lost_blobs, 0, "{done:?}"),
+                Err(e) => assert!(matches!(e, Error::Busy { .. } | Error::Fenced { .. }) || e.is_damage(), "{e:?}"),
+            }
+            for outcome in pruned.join().unwrap() {
+                assert!(outcome.as_ref().err().is_none_or(|e| e.is_damage() || matches!(e, Error::Busy { .. })));
+            }
+            taken.join().unwrap()
+        });
+        assert_eq!(repair(&world, &ALL).lost_blobs, 0);
+        assert!(prune_once(&world).unwrap().waiting.is_empty());
+        assert_eq!(check(&world, Depth::AllData).damages, 0, "round {round}");
+        kept.restores(&world);
+        world.restores(&world.open(FULL), &taken, &kept.snapshots[0].1, kept.folder.path());
+    }
+}
+
 #[test]
 fn a_copy_that_no_full_key_answers_for_does_not_keep_a_blob_from_being_copied() {
     let kept = Kept::new(0);
