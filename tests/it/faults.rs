@@ -107,6 +107,14 @@ fn every_request_of_the_mending_of_packs() {
 }
 
 #[test]
+fn every_request_of_repairs() {
+    let scenes = [Scene::to_repair_index()];
+    run_all("repair index", &scenes, &points(&scenes, &[Act::RepairIndex], &FAULTS));
+    let scenes = [Scene::to_repair_snapshots()];
+    run_all("repair snapshots", &scenes, &points(&scenes, &[Act::RepairSnapshots], &FAULTS));
+}
+
+#[test]
 fn crashes_on_repositories_of_other_shapes() {
     let scenes = [Scene::bare(), Scene::beside_a_plan(), Scene::forgotten_by_this_machine()];
     let acts = [Act::Snapshot, Act::WriterSnapshot, Act::Check];

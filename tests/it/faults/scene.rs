@@ -1,5 +1,7 @@
 //! Repositories on which faults are tried, and what is done with them.
 
+mod repair;
+
 use super::assert_clear;
 use crate::support::{files_below, noise};
 use bytes::Bytes;
@@ -54,6 +56,8 @@ pub enum Act {
     Prune,
     MendPacks,
     SalvagePacks,
+    RepairIndex,
+    RepairSnapshots,
 }
 
 /// The files below a folder, with their bytes.
@@ -74,6 +78,8 @@ pub struct Scene {
     doomed: Vec<SnapshotId>,
     /// A pack is damaged, and nothing is lost by it.
     is_damaged: bool,
+    /// Snapshots that have lost something, and what they have not lost.
+    incomplete: Vec<(SnapshotId, Tree)>,
 }
 
 /// A repository that lives: faults befall it.
@@ -122,8 +128,15 @@ impl Scene {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir_all(place.path().join("source/below")).unwrap();
         fs::create_dir_all(place.path().join("cache")).unwrap();
-        let mut scene =
-            Self { name, objects: Vec::new(), place, reported: Vec::new(), doomed: Vec::new(), is_damaged: false };
+        let mut scene = Self {
+            name,
+            objects: Vec::new(),
+            place,
+            reported: Vec::new(),
+            doomed: Vec::new(),
+            is_damaged: false,
+            incomplete: Vec::new(),
+        };
         let mut reported = Vec::new();
         let mut stage = scene.stage(name);
         grow(&mut stage, &mut reported);
@@ -355,6 +368,8 @@ impl Stage<'_> {
             Act::MendPacks | Act::SalvagePacks => {
                 repair_packs(&self.open(FULL)?, &Wanted::default(), &Silent).map(|_| None)
             }
+            Act::RepairIndex => self.repair_index().map(|()| None),
+            Act::RepairSnapshots => self.repair_snapshots().map(|()| None),
         }
     }
 
@@ -409,7 +424,9 @@ impl Stage<'_> {
             Err(e) => assert_clear(&self, e),
         }
         self.store.heal();
-        if act != Act::Init {
+        // Until it is repaired, something is wrong.
+        let is_repair = act == Act::RepairIndex || act == Act::RepairSnapshots;
+        if act != Act::Init && !is_repair {
             self.assert_whole(&reported, Some(self.cache()));
         }
         // Again, as a user would: what is done already may say so.
@@ -420,7 +437,10 @@ impl Stage<'_> {
             Err(Error::NotFound(_)) if act == Act::RemoveKey => {}
             Err(e) => panic!("{}: the next run failed: {e}", self.label),
         }
-        self.assert_whole(&reported, None);
+        match act {
+            Act::RepairSnapshots => self.assert_repaired(),
+            _ => self.assert_whole(&reported, None),
+        }
         self.assert_done(act);
         outcome.is_ok()
     }

@@ -103,8 +103,7 @@ fn pack(world: &World, repo: &Repository, frames: Vec<EncodedFrame>) -> PackEntr
     let to = PublicKey::from_bytes(&key).unwrap();
     let mut builder = PackBuilder::new(&repo.realm(), repo.cipher(), StorageClass::Data, &to).unwrap();
     frames.into_iter().for_each(|frame| builder.push(frame).unwrap());
-    let pack = builder.finish();
-    let pack = pack.unwrap();
+    let pack = builder.finish().unwrap();
     world.store.create(&repo.names().pack(&pack.entry.name), pack.bytes.into()).unwrap();
     pack.entry
 }

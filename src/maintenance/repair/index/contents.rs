@@ -9,7 +9,7 @@ use crate::id::{BaseId, BlobId, PackName};
 use crate::index::PackMap;
 use crate::limits;
 use crate::maintenance::report::object_of;
-use crate::pack::{Decompressor, WholePack};
+use crate::pack::{self, Decompressor, WholePack};
 use crate::repo::{Failed, Repository};
 use std::collections::{HashMap, HashSet};
 
@@ -84,12 +84,21 @@ pub(super) fn read(repo: &Repository, name: &PackName) -> Result<Found> {
         Err(e) => return Err(e),
     };
     let (realm, private) = (repo.realm(), repo.private_key()?);
-    let (pack, broken) = match WholePack::open(&realm, private, name, &bytes) {
-        Ok(pack) => (pack, None),
-        Err(e) => match WholePack::salvage(&realm, private, name, &bytes) {
-            Ok(pack) => (pack, Some(object_of(&e).1)),
-            Err(_) => return Ok(Found::Unreadable(object_of(&e).1)),
-        },
+    let open = |bytes: &[u8]| WholePack::open(&realm, private, name, bytes);
+    let (pack, bytes, broken) = match open(&bytes) {
+        Ok(pack) => (pack, bytes, None),
+        Err(e) => {
+            let why = object_of(&e).1;
+            // As readers read it: by its parity, or what is left of it.
+            let mended = pack::mend(name, &[&bytes]).ok().map(|mended| mended.bytes);
+            match mended.and_then(|mended| Some((open(&mended).ok()?, mended))) {
+                Some((pack, mended)) => (pack, mended.into(), Some(why)),
+                None => match WholePack::salvage(&realm, private, name, &bytes) {
+                    Ok(pack) => (pack, bytes, Some(why)),
+                    Err(_) => return Ok(Found::Unreadable(why)),
+                },
+            }
+        }
     };
     let size = bytes.len() as u64;
     let mut contents = Contents {
