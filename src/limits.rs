@@ -383,3 +383,14 @@ pub const SFTP_TRIES: u32 = 7;
 /// The pause before the second of these, milliseconds; each further one is twice as long: half a minute
 /// in all.
 pub const SFTP_PAUSE_MILLIS: u64 = 500;
+
+// --- copies ------------------------------------------------------------------------------------
+
+/// Bytes of files that a copy reads at a time, to be cut anew: so many are on their way three times over.
+pub const COPY_BATCH_BYTES: usize = 32 * 1024 * 1024;
+/// Entries and parts of files that it reads at a time.
+pub const COPY_BATCH_STEPS: usize = 16_384;
+/// Files of several names whose content a copy remembers: those beyond are read once for each name.
+pub const COPY_LINKED_MAX: usize = 262_144;
+/// A file that is held against another of a like name, in a folder where it is new: bytes of that one.
+pub const COPY_LIKE_MIN: u64 = 16 * 1024;

@@ -18,7 +18,7 @@ use estrato::crypto::slot::{self, Credential, Holder};
 use estrato::format::content::{Content, Extent};
 use estrato::format::header::{self, Cipher, HEADER_LEN, Header, ObjectType, associated_data, ordinal};
 use estrato::format::key::{Bundle, Role, STRETCH, Signed, Signer, SignerList, Slot, SlotKind};
-use estrato::format::manifest::{Manifest, Repaired, SnapshotKind, SourceKind, Summary};
+use estrato::format::manifest::{Manifest, Origin, Repaired, SnapshotKind, SourceKind, Summary};
 use estrato::format::names::{TenantNames, last_part};
 use estrato::format::records::{DamageRecord, Plan, RepoRecord, SessionRecord, TenantRecord, Tombstone};
 use estrato::format::standing::{Forgotten, ForgottenSnapshot, Hold};
@@ -291,6 +291,7 @@ fn manifest() -> Manifest {
             folders: 8,
             loss: [9; 32],
         }),
+        origin: Some(Origin { snapshot: SnapshotId([4; 16]), tenant: TenantId([5; 16]) }),
     }
 }
 
@@ -315,7 +316,11 @@ pub fn seeds() -> Seeds {
     };
     let signed_payload = [&[0; Signed::OVERHEAD][..], b"payload"].concat();
     add("header", 0, &SEALED.encode());
-    add("repository", 1, &RepoRecord { id: RepositoryId([0xab; 16]), create_if_absent: false }.encode());
+    add(
+        "repository",
+        1,
+        &RepoRecord { id: RepositoryId([0xab; 16]), create_if_absent: false, mirror: None }.encode(),
+    );
     let public_key = keys().public.to_bytes();
     add("tenant", 2, &TenantRecord { id: TENANT, public_key, verifying: [3; 32] }.encode());
     add("session", 3, &session.encode());

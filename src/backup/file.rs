@@ -208,6 +208,14 @@ impl<'w> FileReader<'w> {
         Building::new(old, &self.lane)
     }
 
+    /// Adds a hole to a stream.
+    ///
+    /// # Errors
+    /// The lane's.
+    pub fn hole(&mut self, len: u64, building: &mut Building<'w>) -> Result<()> {
+        building.content.push(Extent { id: None, len }, &mut self.lane)
+    }
+
     /// Finishes a stream.
     ///
     /// # Errors

@@ -20,7 +20,10 @@ mod stream;
 mod tree;
 mod walk;
 
+pub use file::{Building, FileReader, Stop};
+pub use moved::pattern::of as pattern_of;
 pub use paths::Selection;
+pub use replace::Old;
 pub use run::{DeltaMode, Options, Outcome, run};
 pub use stream::Stream;
 pub use tree::TreeBuilder;

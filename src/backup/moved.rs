@@ -6,7 +6,7 @@
 //! Notes hold marks and no names, so a name can be asked for and not read.
 
 mod elsewhere;
-mod pattern;
+pub mod pattern;
 
 use super::compare::Entry;
 use super::known::{Known, KnownEntry, Mark};

@@ -499,6 +499,7 @@ impl<'a> Planned<'a> {
             counter: chain.counter,
             previous: chain.previous,
             repaired: None,
+            origin: None,
         }
     }
 }

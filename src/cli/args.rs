@@ -1,5 +1,6 @@
 //! What can be given on the command line.
 
+use super::copy::{Against, CopyArgs, Like};
 use super::quantity::{self, Rate};
 use super::repair::RepairCommand;
 use crate::format::parity::Parity;
@@ -95,6 +96,8 @@ pub enum Command {
     /// Mend what is damaged
     #[command(subcommand)]
     Repair(RepairCommand),
+    /// Bring snapshots to another repository or tenant, or mirror the repository as it lies
+    Copy(Box<CopyArgs>),
     /// Show what is stored: plain and delta frames, and what deltas save
     Stats,
     /// Add, list, remove, rotate and show keys
@@ -157,6 +160,8 @@ pub struct InitArgs {
     /// Add so much parity to each pack, that mends it when it is damaged
     #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = quantity::parity)]
     pub parity: Parity,
+    #[command(flatten)]
+    pub like: Like,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -323,6 +328,8 @@ pub struct CheckArgs {
     /// a part (--read-data=3/7) may be named
     #[arg(long, conflicts_with = "older_than")]
     pub store_only: bool,
+    #[command(flatten)]
+    pub against: Against,
 }
 
 /// What forms groups, divided by commas; nothing forms them by who signed alone.
@@ -501,6 +508,8 @@ pub enum TenantCommand {
         parity: Parity,
         #[command(flatten)]
         operator: super::operator::OperatorArgs,
+        #[command(flatten)]
+        like: Like,
     },
     /// Change what new packs of the tenant in use are made of; those that are there stay as they are
     Set {

@@ -15,6 +15,9 @@ const SHOWN: usize = 10;
 /// Runs the command.
 pub fn run(context: &Context, args: &CheckArgs) -> Result<ExitCode> {
     context.believe_no_copy()?;
+    if let Some(there) = &args.against.against {
+        return super::copy::compare(context, args, there);
+    }
     let report = if args.store_only { without_key(context, args) } else { with_key(context, args) };
     context.progress.done();
     let report = report?;

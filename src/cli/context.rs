@@ -80,6 +80,12 @@ impl Context {
         Self { global, clock, progress, rates, local: OnceLock::new(), reached: OnceLock::new() }
     }
 
+    /// The same program with other options, for a second repository.
+    pub fn beside(&self, global: Global) -> Self {
+        let (clock, progress) = (Arc::clone(&self.clock), Arc::clone(&self.progress));
+        Self { global, clock, progress, rates: self.rates.clone(), local: OnceLock::new(), reached: OnceLock::new() }
+    }
+
     /// Where the repository lies.
     pub fn location(&self) -> Result<String> {
         match &self.global.repo {

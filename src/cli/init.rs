@@ -33,10 +33,12 @@ pub fn make(context: &Context, args: &InitArgs) -> Result<Made> {
         Err(e) => return Err(e.into()),
     }
     super::store::refuse_unable(&*store)?;
+    let id_key = super::copy::id_key(context, &args.like)?;
     let (secret, key_file, new_key) = secret(context, args)?;
     let key = NewKey::full(secret, "first");
     let terms = Terms { cipher: context::cipher(args.cipher), parity: args.parity };
-    let (id, tenant) = repo::init(&*store, &*context.clock, &context.global.tenant, terms, &key)?;
+    let like = (&key, id_key.as_ref());
+    let (id, tenant) = repo::init_like(&*store, &*context.clock, &context.global.tenant, terms, like)?;
     super::store::warn_unprotected(context, &*store);
     Ok(Made { key_file, new_key, repository: id.to_string(), fingerprint: tenant.fingerprint.to_string() })
 }

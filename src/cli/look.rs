@@ -81,6 +81,7 @@ pub fn manifest_json(m: &Manifest) -> serde_json::Value {
         "repaired": m.repaired.map(|r| serde_json::json!({
             "of": r.of.to_string(), "files": r.files, "bytes": r.bytes, "folders": r.folders,
         })),
+        "origin": m.origin.map(|o| serde_json::json!({ "snapshot": o.snapshot.to_string(), "tenant": o.tenant.to_string() })),
     })
 }
 

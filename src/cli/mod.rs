@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod context;
+mod copy;
 mod erase;
 mod exit;
 mod forget;
@@ -82,6 +83,7 @@ fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Prune(args) => prune::run(context, &args),
         Command::Repair(command) => repair::run(context, &command),
         Command::Stats => stats::run(context),
+        Command::Copy(args) => copy::run(context, &args),
         Command::Key(args) => key::run(context, args),
         Command::Tenant(args) => tenant::run(context, args),
         Command::Store(args) => store::run(context, args),

@@ -67,7 +67,7 @@ fn command(args: &SnapshotArgs) -> Vec<String> {
 fn options(args: &SnapshotArgs) -> Result<Options> {
     let host = match &args.host {
         Some(host) => host.clone(),
-        None => nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default(),
+        None => this_host(),
     };
     let uid = nix::unistd::getuid().as_raw();
     Ok(Options {
@@ -90,7 +90,7 @@ fn options(args: &SnapshotArgs) -> Result<Options> {
             DeltaArg::Always => DeltaMode::Always,
             DeltaArg::Never => DeltaMode::Never,
         },
-        program: format!("estrato {}", env!("CARGO_PKG_VERSION")),
+        program: program(),
     })
 }
 
@@ -98,7 +98,12 @@ fn init_if_missing(context: &Context) -> Result<Option<Made>> {
     match crate::repo::tenants(&*context.store()?) {
         Ok(tenants) if !tenants.is_empty() => Ok(None),
         Ok(_) | Err(Error::NoRepository { .. }) => {
-            let args = InitArgs { secret: Default::default(), cipher: None, parity: Default::default() };
+            let args = InitArgs {
+                secret: Default::default(),
+                cipher: None,
+                parity: Default::default(),
+                like: Default::default(),
+            };
             init::make(context, &args).map(Some)
         }
         Err(e) => Err(e.into()),
@@ -207,4 +212,14 @@ fn document(outcome: &Outcome) -> serde_json::Value {
         "manifest": super::look::manifest_json(&outcome.manifest),
         "troubles": troubles,
     })
+}
+
+/// This machine's name.
+pub fn this_host() -> String {
+    nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What writes snapshots.
+pub fn program() -> String {
+    format!("estrato {}", env!("CARGO_PKG_VERSION"))
 }

@@ -2,6 +2,7 @@
 
 use super::args::{NewSecret, TenantCommand};
 use super::context::{self, Context};
+use super::copy::Like;
 use super::operator::{self, OperatorArgs};
 use super::{erase, init, output};
 use crate::crypto::slot::Credential;
@@ -16,9 +17,9 @@ pub fn run(context: &Context, command: TenantCommand) -> Result<ExitCode> {
     match command {
         TenantCommand::List { operator } => list(context, &operator)?,
         TenantCommand::Set { parity } => set(context, parity)?,
-        TenantCommand::Add { name, secret, cipher, parity, operator } => {
+        TenantCommand::Add { name, secret, cipher, parity, operator, like } => {
             let terms = Terms { cipher: context::cipher(cipher), parity };
-            add(context, &name, &secret, terms, &operator)?;
+            add(context, &name, &secret, terms, (&operator, &like))?;
         }
         TenantCommand::Erase(args) => return erase::run(context, &args),
     }
@@ -68,7 +69,13 @@ fn list(context: &Context, operator: &OperatorArgs) -> Result<()> {
     output::print(&tenants.iter().map(line).collect::<String>())
 }
 
-fn add(context: &Context, name: &str, secret: &NewSecret, terms: Terms, operator: &OperatorArgs) -> Result<()> {
+fn add(
+    context: &Context,
+    name: &str,
+    secret: &NewSecret,
+    terms: Terms,
+    (operator, like): (&OperatorArgs, &Like),
+) -> Result<()> {
     let store = context.store()?;
     crate::format::names::TenantNames::new(name)?;
     let others = repo::tenants(&*store)?;
@@ -77,6 +84,7 @@ fn add(context: &Context, name: &str, secret: &NewSecret, terms: Terms, operator
     }
     // Read before anything is made.
     let told = operator::known(context, operator)?;
+    let id_key = super::copy::id_key(context, like)?;
     let new_key = secret.new_key_file.clone();
     let secret = match context.new_secret(secret)? {
         Some(secret) => secret,
@@ -86,7 +94,7 @@ fn add(context: &Context, name: &str, secret: &NewSecret, terms: Terms, operator
         },
     };
     let key = NewKey::full(secret, "first");
-    let made = repo::add_tenant(&*store, &*context.clock, name, terms, &key)?;
+    let made = repo::add_tenant_like(&*store, &*context.clock, name, terms, (&key, id_key.as_ref()))?;
     let mut text = format!("made tenant {name}\n");
     let mut slot = None;
     if let (Some(operator), Some(credential)) = (&told, key.secret.credential()) {

@@ -5,7 +5,7 @@ use super::content::Content;
 use super::node::Kind;
 use crate::clock::Timestamp;
 use crate::error::Malformed;
-use crate::id::{SignerId, SnapshotId};
+use crate::id::{SignerId, SnapshotId, TenantId};
 use crate::limits;
 use minicbor::decode::Decoder;
 
@@ -183,6 +183,17 @@ pub struct Manifest {
     pub previous: Option<SnapshotId>,
     /// What it repairs, if it takes the place of a damaged one.
     pub repaired: Option<Repaired>,
+    /// Of a copy, what it is a copy of.
+    pub origin: Option<Origin>,
+}
+
+/// A snapshot, wherever it is: whose copies are known by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The tenant in which it was taken.
+    pub tenant: TenantId,
 }
 
 impl Manifest {
@@ -228,14 +239,18 @@ impl Manifest {
         if let Some(repaired) = &self.repaired {
             r.raw(17, &repaired.encode());
         }
+        if let Some(origin) = &self.origin {
+            r.bytes(18, origin.snapshot.as_bytes()).bytes(19, origin.tenant.as_bytes());
+        }
         r.finish()
     }
 
     /// Reads the record.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        const KNOWN: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
+        const KNOWN: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19];
         let mut m = Self::default();
         let (mut has_time, mut has_root) = (false, false);
+        let (mut original, mut of) = (None, None);
         let mut f = Fields::begin(Decoder::new(bytes))?;
         while let Some(key) = f.next(KNOWN)? {
             match key {
@@ -280,10 +295,17 @@ impl Manifest {
                 14 => m.chain = f.array()?,
                 15 => m.counter = f.value().u64()?,
                 16 => m.previous = Some(SnapshotId(f.array()?)),
-                _ => m.repaired = Some(Repaired::read(f.value())?),
+                17 => m.repaired = Some(Repaired::read(f.value())?),
+                18 => original = Some(SnapshotId(f.array()?)),
+                _ => of = Some(TenantId(f.array()?)),
             }
         }
         finished(&f.end())?;
+        m.origin = match (original, of) {
+            (Some(snapshot), Some(tenant)) => Some(Origin { snapshot, tenant }),
+            (None, None) => None,
+            _ => return Err(Malformed::new("a copy that names a snapshot or a tenant, and not both")),
+        };
         if !has_time || !has_root {
             return Err(Malformed::new("a manifest without a time or a root"));
         }
@@ -389,6 +411,7 @@ mod tests {
                 folders: 13,
                 loss: [14; 32],
             }),
+            origin: Some(Origin { snapshot: SnapshotId([9; 16]), tenant: TenantId([10; 16]) }),
         }
     }
 
@@ -398,6 +421,21 @@ mod tests {
         for source_kind in [SourceKind::Files, SourceKind::Stdin, SourceKind::Command] {
             let m = Manifest { source_kind, ..whole() };
             assert_eq!(Manifest::decode(&m.encode()).unwrap(), m);
+        }
+    }
+
+    #[test]
+    fn a_copy_names_both_what_it_copies_and_whose_that_is() {
+        for (snapshot, tenant, good) in [(true, true, true), (true, false, false), (false, true, false)] {
+            let mut r = Record::new();
+            r.time(0, whole().time).raw(11, &Content::default().encode());
+            if snapshot {
+                r.bytes(18, &[9; 16]);
+            }
+            if tenant {
+                r.bytes(19, &[10; 16]);
+            }
+            assert_eq!(Manifest::decode(&r.finish()).is_ok(), good);
         }
     }
 

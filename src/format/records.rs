@@ -18,6 +18,8 @@ pub struct RepoRecord {
     pub id: RepositoryId,
     /// False where the store was found to replace objects that it was asked to create only if absent.
     pub create_if_absent: bool,
+    /// The id of the place, where a mirror of the repository lies; absent where the repository was made.
+    pub mirror: Option<RepositoryId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,13 +30,16 @@ struct RepoJson {
     repository: serde_json::Value,
     #[serde(default)]
     create_if_absent: serde_json::Value,
+    #[serde(default)]
+    mirror: serde_json::Value,
 }
 
 impl RepoRecord {
     /// The object's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let unable = if self.create_if_absent { "" } else { ", \"create_if_absent\": false" };
-        format!("{{\"estrato\": {FORMAT}, \"repository\": \"{}\"{unable}}}\n", self.id).into_bytes()
+        let mirror = self.mirror.map(|place| format!(", \"mirror\": \"{place}\"")).unwrap_or_default();
+        format!("{{\"estrato\": {FORMAT}, \"repository\": \"{}\"{unable}{mirror}}}\n", self.id).into_bytes()
     }
 
     /// Reads the object called `name`.
@@ -48,7 +53,14 @@ impl RepoRecord {
         }
         let id = json.repository.as_str().and_then(|id| id.parse().ok());
         let id = id.ok_or_else(|| Error::damaged(name, "its id is none"))?;
-        Ok(Self { id, create_if_absent: json.create_if_absent != serde_json::Value::Bool(false) })
+        let mirror = match &json.mirror {
+            serde_json::Value::Null => None,
+            place => {
+                let place = place.as_str().and_then(|place| place.parse().ok());
+                Some(place.ok_or_else(|| Error::damaged(name, "its id as a mirror is none"))?)
+            }
+        };
+        Ok(Self { id, create_if_absent: json.create_if_absent != serde_json::Value::Bool(false), mirror })
     }
 }
 
@@ -298,9 +310,13 @@ mod tests {
     #[test]
     fn there_and_back() {
         for create_if_absent in [true, false] {
-            let repo = RepoRecord { id: RepositoryId([7; 16]), create_if_absent };
-            assert_eq!(RepoRecord::decode(&repo.encode(), "repo.json").unwrap(), repo);
+            for mirror in [None, Some(RepositoryId([8; 16]))] {
+                let repo = RepoRecord { id: RepositoryId([7; 16]), create_if_absent, mirror };
+                assert_eq!(RepoRecord::decode(&repo.encode(), "repo.json").unwrap(), repo);
+            }
         }
+        let none = br#"{"estrato": 0, "repository": "07070707070707070707070707070707", "mirror": "x"}"#;
+        assert!(RepoRecord::decode(none, "repo.json").is_err());
         assert_eq!(SessionRecord::decode(&session().encode()).unwrap(), session());
         assert_eq!(Plan::decode(&plan().encode()).unwrap(), plan());
         assert_eq!(TenantRecord::decode(&tenant().encode()).unwrap(), tenant());

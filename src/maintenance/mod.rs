@@ -1,7 +1,9 @@
 //! Keeping a repository healthy: checking it, mending it, counting what it holds,
-//! forgetting snapshots, and deleting what no snapshot needs.
+//! forgetting snapshots, deleting what no snapshot needs, and bringing what it holds
+//! elsewhere.
 
 mod check;
+pub mod copy;
 mod cores;
 mod forget;
 mod packs;

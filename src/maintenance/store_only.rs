@@ -191,12 +191,12 @@ fn is_mendable(name: &str, kind: Kind, bytes: &[u8]) -> bool {
     pack.is_some_and(|pack| pack::mend(&pack, &[bytes]).is_ok())
 }
 
-fn is_listed(store: &dyn Store, name: &str) -> Result<bool> {
+pub(super) fn is_listed(store: &dyn Store, name: &str) -> Result<bool> {
     let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
     Ok(store.list(folder)?.iter().any(|object| object.name == name))
 }
 
-fn max_of(kind: Kind) -> u64 {
+pub(super) fn max_of(kind: Kind) -> u64 {
     match kind {
         Kind::Repo => limits::REPO_OBJECT_MAX,
         Kind::Tenant | Kind::Session | Kind::Hold => limits::RECORD_MAX,
@@ -227,7 +227,7 @@ fn belongs(kind: Kind, name: &str, object: ObjectType) -> bool {
 
 /// That an object's hash is right, its type that of its folder, and its name its own where that follows
 /// from its bytes.
-fn whole(name: &str, kind: Kind, bytes: &[u8]) -> Result<()> {
+pub(super) fn whole(name: &str, kind: Kind, bytes: &[u8]) -> Result<()> {
     let object = Header::of_whole(bytes, name)?.object;
     header::opened(bytes).map_err(|e| e.of(name))?;
     if !belongs(kind, name, object) {

@@ -205,6 +205,13 @@ impl Repository {
         Ok(newest)
     }
 
+    /// The newest snapshot that this machine remembers of one of the key's own chains, and its number.
+    pub fn newest_in_chain(&self, chain: &[u8; 16]) -> Option<(SnapshotId, u64)> {
+        let memory = self.chains(self.local.path()?).ok()?;
+        let newest = memory.get(&self.signer().to_string())?.get(&to_hex(chain))?;
+        Some((newest.snapshot.parse().ok()?, newest.counter))
+    }
+
     /// Remembers a snapshot that this process has just created. It stands, whatever becomes of this
     /// machine's memory; where that cannot be kept, it is told with what else is wrong with local state.
     pub fn remember_snapshot(&self, id: &SnapshotId, manifest: &Manifest) {

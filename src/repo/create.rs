@@ -8,6 +8,7 @@
 use super::absent;
 use super::keys::{self, NewKey, Secret};
 use crate::clock::Clock;
+use crate::crypto::aead::KeyBytes;
 use crate::crypto::derive::IdKeys;
 use crate::crypto::envelope::Realm;
 use crate::crypto::hpke;
@@ -25,6 +26,9 @@ use crate::limits;
 use crate::store::Store;
 use bytes::Bytes;
 use zeroize::Zeroizing;
+
+/// The key from which a tenant's ids follow, to be given to another tenant. Every key of a tenant holds it.
+pub struct IdKey(pub(super) KeyBytes);
 
 /// A tenant that was made.
 pub struct NewTenant {
@@ -60,32 +64,52 @@ pub fn init(
     terms: impl Into<Terms>,
     key: &NewKey,
 ) -> Result<(RepositoryId, NewTenant)> {
+    init_like(store, clock, tenant, terms, (key, None))
+}
+
+/// The same with the id key of another tenant, if one is given: then equal content has equal ids in both.
+///
+/// # Errors
+/// See [`init`].
+pub fn init_like(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    tenant: &str,
+    terms: impl Into<Terms>,
+    (key, id_key): (&NewKey, Option<&IdKey>),
+) -> Result<(RepositoryId, NewTenant)> {
     let tenant_names = TenantNames::new(tenant)?;
     if let Err(e @ Error::Missing { .. }) = repository_id(store) {
         return Err(e);
     }
-    let record = RepoRecord { id: RepositoryId(random::bytes()?), create_if_absent: true };
-    let object = Bytes::from(record.encode());
-    let id = match absent::create(store, names::REPO, &object) {
+    let record = RepoRecord { id: RepositoryId(random::bytes()?), create_if_absent: true, mirror: None };
+    let id = if create_record(store, record)? {
+        record.id
+    } else {
+        let id = repository_id(store)?;
+        if !store.list(names::TENANTS)?.iter().all(|o| !o.name.ends_with("/tenant")) {
+            return Err(Error::Exists { what: format!("a repository at {}", store.describe()) });
+        }
+        id
+    };
+    Ok((id, make_tenant(store, clock, &tenant_names, terms.into(), (key, id_key))?))
+}
+
+/// Creates the repository's own object; false if there is one.
+///
+/// # Errors
+/// The store's.
+pub(super) fn create_record(store: &dyn Store, record: RepoRecord) -> Result<bool> {
+    match absent::create(store, names::REPO, &Bytes::from(record.encode())) {
         Ok(()) => {
             // A store that ignores the condition says so itself: this is there then.
-            absent::refuses_twice(
-                store,
-                names::REPO,
-                &RepoRecord { create_if_absent: false, ..record }.encode().into(),
-            )?;
-            record.id
+            let unable = RepoRecord { create_if_absent: false, ..record };
+            absent::refuses_twice(store, names::REPO, &unable.encode().into())?;
+            Ok(true)
         }
-        Err(e) if e.fault == StoreFault::Exists => {
-            let id = repository_id(store)?;
-            if !store.list(names::TENANTS)?.iter().all(|o| !o.name.ends_with("/tenant")) {
-                return Err(Error::Exists { what: format!("a repository at {}", store.describe()) });
-            }
-            id
-        }
-        Err(e) => return Err(e.into()),
-    };
-    Ok((id, make_tenant(store, clock, &tenant_names, terms.into(), key)?))
+        Err(e) if e.fault == StoreFault::Exists => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Makes another tenant.
@@ -99,8 +123,22 @@ pub fn add_tenant(
     terms: impl Into<Terms>,
     key: &NewKey,
 ) -> Result<NewTenant> {
+    add_tenant_like(store, clock, tenant, terms, (key, None))
+}
+
+/// The same with the id key of another tenant, if one is given: then equal content has equal ids in both.
+///
+/// # Errors
+/// See [`add_tenant`].
+pub fn add_tenant_like(
+    store: &dyn Store,
+    clock: &dyn Clock,
+    tenant: &str,
+    terms: impl Into<Terms>,
+    (key, id_key): (&NewKey, Option<&IdKey>),
+) -> Result<NewTenant> {
     repository_id(store)?;
-    make_tenant(store, clock, &TenantNames::new(tenant)?, terms.into(), key)
+    make_tenant(store, clock, &TenantNames::new(tenant)?, terms.into(), (key, id_key))
 }
 
 /// The id of the repository in a store.
@@ -149,7 +187,7 @@ fn make_tenant(
     clock: &dyn Clock,
     tenant_names: &TenantNames,
     terms: Terms,
-    key: &NewKey,
+    (key, id_key): (&NewKey, Option<&IdKey>),
 ) -> Result<NewTenant> {
     let cipher = terms.cipher;
     let exists = || Error::Exists { what: format!("a tenant named {}", tenant_names.name()) };
@@ -165,7 +203,10 @@ fn make_tenant(
     let bundle = Bundle {
         role: Role::Full,
         tenant: id,
-        id_key: random::bytes()?,
+        id_key: match id_key {
+            Some(id_key) => *id_key.0,
+            None => random::bytes()?,
+        },
         tenant_verifying: tenant_signing.id().0,
         signer_seed: random::bytes()?,
         private_key: Some(*private),

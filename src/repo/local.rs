@@ -3,7 +3,7 @@
 //! Losing it costs time, never data; where it cannot be used, work goes on
 //! without it, and that is told once.
 
-use super::sweep::{self, NAME, NEW, PROVEN, SEEN};
+use super::sweep::{self, MIRROR, NAME, NEW, PROVEN, SEEN};
 use crate::crypto::random;
 use crate::error::{Error, Result};
 use crate::id::{RepositoryId, SignerId, TenantId, from_hex, to_hex};
@@ -54,7 +54,7 @@ fn local(path: &Path, e: &std::io::Error) -> Error {
     Error::Local { path: path.to_path_buf(), why: e.to_string() }
 }
 
-fn closed(text: &str) -> String {
+pub(super) fn closed(text: &str) -> String {
     to_hex(&blake3::hash(text.as_bytes()).as_bytes()[..8])
 }
 
@@ -113,6 +113,26 @@ impl LocalFolder {
         Ok(folder)
     }
 
+    /// The folder of a tenant that lies on a mirror; it is marked as such, so that nobody takes the mirror for
+    /// the repository.
+    ///
+    /// # Errors
+    /// See [`LocalFolder::new`].
+    pub(super) fn of_mirror(root: &Path, mirror: RepositoryId, name: &str, tenant: TenantId) -> Result<Self> {
+        let above = root.join(mirror.to_string());
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&above);
+        // Where this fails, so will what follows, and that is told.
+        if made.is_ok() && !above.join(MIRROR).exists() {
+            let _ = write_replacing(&above.join(MIRROR), b"");
+        }
+        Self::new(Some(root), mirror, name, tenant)
+    }
+
+    /// True if nothing was seen of the tenant yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.path().is_some_and(|folder| !folder.join(SEEN).exists())
+    }
+
     /// The repository in which this machine has met a tenant: `named` if it was that one, or else
     /// another, where the store names a wrong one or none.
     pub(super) fn repository_of(
@@ -121,7 +141,10 @@ impl LocalFolder {
         named: Option<RepositoryId>,
     ) -> Option<RepositoryId> {
         let root = root?;
-        let met = |id: &RepositoryId| root.join(id.to_string()).join(tenant.to_string()).exists();
+        let met = |id: &RepositoryId| {
+            let above = root.join(id.to_string());
+            above.join(tenant.to_string()).exists() && !above.join(MIRROR).exists()
+        };
         if named.is_some_and(|id| met(&id)) {
             return named;
         }

@@ -6,7 +6,7 @@
 use super::local::write_replacing;
 use super::sweep::MET;
 use crate::error::{Error, Result};
-use crate::id::{SignerId, TenantId};
+use crate::id::{RepositoryId, SignerId, TenantId};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub(super) struct Meeting<'a> {
     /// True if whoever made the slot knew the secret that opens it. A slot for a recipient takes
     /// nothing but a public key.
     pub proven: bool,
+    /// The mirror that lies there, if it is one.
+    pub mirror: Option<RepositoryId>,
 }
 
 /// What is remembered of a meeting: that the tenant was met, and which was met at the place.
@@ -45,6 +47,23 @@ fn remembered(path: &Path) -> Result<Option<String>> {
 }
 
 impl Meeting<'_> {
+    /// The file that remembers which tenant was met at the place.
+    pub(super) fn place_file(&self, root: &Path) -> PathBuf {
+        let place = blake3::hash(format!("{}\0{}", self.place, self.name).as_bytes());
+        root.join(MET).join(format!("at-{}", crate::id::to_hex(&place.as_bytes()[..16])))
+    }
+
+    /// The mirror by which the tenant was met at the place last, or that it was none; `None` if it was not met
+    /// there, or nobody can tell.
+    pub(super) fn met_before(&self, root: &Path) -> Option<Option<RepositoryId>> {
+        let text = remembered(&self.place_file(root)).ok().flatten()?;
+        let (tenant, mirror) = match text.split_once(' ') {
+            Some((tenant, mirror)) => (tenant, Some(mirror.parse().ok()?)),
+            None => (&*text, None),
+        };
+        (tenant == self.tenant.to_string()).then_some(mirror)
+    }
+
     /// Holds the tenant against what this machine has met; with no `root`, there is no memory.
     ///
     /// # Errors
@@ -52,12 +71,13 @@ impl Meeting<'_> {
     /// genuine.
     pub(super) fn check(&self, root: Option<&Path>) -> Result<Option<Memory>> {
         let Some(root) = root else { return Ok(None) };
-        let folder = root.join(MET);
-        let place = blake3::hash(format!("{}\0{}", self.place, self.name).as_bytes());
-        let place = folder.join(format!("at-{}", crate::id::to_hex(&place.as_bytes()[..16])));
+        let what = match self.mirror {
+            None => self.tenant.to_string(),
+            Some(mirror) => format!("{} {mirror}", self.tenant),
+        };
         let memory = Memory {
-            tenant: (folder.join(self.tenant.to_string()), "met".into()),
-            place: (place, self.tenant.to_string()),
+            tenant: (root.join(MET).join(self.tenant.to_string()), "met".into()),
+            place: (self.place_file(root), what),
         };
         if remembered(&memory.tenant.0)?.is_some() {
             return Ok(Some(memory));
@@ -108,6 +128,7 @@ mod tests {
             tenant: TenantId([tenant; 16]),
             fingerprint: SignerId([tenant; 32]),
             proven,
+            mirror: None,
         }
     }
 
@@ -126,5 +147,11 @@ mod tests {
         meet(meeting("/mnt", 2, false)).unwrap();
         meet(meeting("/mnt", 3, false)).unwrap_err();
         assert!(meeting("/mnt", 3, false).check(None).unwrap().is_none());
+        // A place remembers whether a mirror lies there.
+        let mirror = |n: u8| Meeting { mirror: Some(RepositoryId([n; 16])), ..meeting("/mnt", 2, true) };
+        assert_eq!(meeting("/mnt", 2, true).met_before(root.path()), Some(None));
+        meet(mirror(8)).unwrap();
+        assert_eq!(meeting("/mnt", 2, true).met_before(root.path()), Some(Some(RepositoryId([8; 16]))));
+        assert_eq!(meeting("/mnt", 1, true).met_before(root.path()), None, "another tenant was met last");
     }
 }

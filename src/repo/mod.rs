@@ -6,6 +6,7 @@ mod absent;
 mod bases;
 mod blobs;
 mod chains;
+mod copied;
 mod create;
 mod damage;
 mod erase;
@@ -19,6 +20,7 @@ mod lasting;
 mod local;
 mod mended;
 mod met;
+mod mirror;
 mod open;
 mod operator;
 mod packing;
@@ -42,7 +44,7 @@ mod writer;
 
 pub use blobs::{Failed, FrameCache};
 pub use chains::{Gone, Proof};
-pub use create::{NewTenant, Terms, add_tenant, init, repository_id, tenants};
+pub use create::{IdKey, NewTenant, Terms, add_tenant, add_tenant_like, init, init_like, repository_id, tenants};
 pub use damage::KnownDamage;
 pub use erase::{ErasedSlot, Erasure, Receipt, Sum as ErasedSum, Survey, held, survey};
 pub use forget::Forgot;
@@ -52,6 +54,7 @@ pub use kept::FrameNumber;
 pub use keys::{NewKey, Secret};
 pub use lasting::lasting;
 pub use local::LocalFolder;
+pub use mirror::{MirrorPlace, begin_mirror, mirror_place, put_once};
 pub use open::Access;
 pub use operator::{known_operator, lacking_operator, remember_operator, with_recipient};
 pub use packing::{Packed, TakeFrame};
@@ -105,6 +108,8 @@ pub struct Repository {
     clock: Arc<dyn Clock>,
     /// False where the store was found to ignore the condition of a create.
     creates_if_absent: bool,
+    /// True for a mirror.
+    is_mirror: bool,
     id: RepositoryId,
     names: TenantNames,
     tenant: TenantId,
@@ -143,6 +148,27 @@ impl Repository {
     /// create only if absent.
     pub fn creates_if_absent(&self) -> bool {
         self.creates_if_absent
+    }
+
+    /// True for a mirror: nothing is backed up there, and nothing pruned.
+    pub fn is_mirror(&self) -> bool {
+        self.is_mirror
+    }
+
+    /// That the place is no mirror: what is written there beside the source would be deleted as what the source
+    /// does not have.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is one.
+    pub fn not_a_mirror(&self) -> Result<()> {
+        match self.is_mirror {
+            false => Ok(()),
+            true => Err(Error::Invalid(format!(
+                "{} is a mirror: back up and prune at its source, and bring that here by 'copy --raw' ('--delete' for \
+                 what was pruned); if the source is lost, copy the mirror to a repository of its own",
+                self.store.describe()
+            ))),
+        }
     }
 
     /// The repository's id.
@@ -198,6 +224,16 @@ impl Repository {
     /// The keys that every key of the tenant derives.
     pub fn id_keys(&self) -> &IdKeys {
         &self.keys
+    }
+
+    /// The key from which the tenant's ids follow, for another tenant that is to have the same.
+    pub fn id_key(&self) -> IdKey {
+        IdKey((*self.id_key).clone())
+    }
+
+    /// True if equal content has equal ids in both.
+    pub fn has_ids_of(&self, other: &Self) -> bool {
+        *self.id_key == *other.id_key
     }
 
     /// The tenant's chunker.
@@ -269,6 +305,12 @@ impl Repository {
             Some(s) if !s.label.is_empty() => s.label.clone(),
             _ => signer.short(),
         }
+    }
+
+    /// All signers whose word counts where index objects say which others they replace. At a mirror nobody's: it
+    /// keeps what was pruned at the source, and what that needs, until both are deleted there.
+    fn replacing_signers(&self) -> HashSet<SignerId> {
+        if self.is_mirror { HashSet::new() } else { self.full_signers() }
     }
 
     /// All signers whose word counts as a full key's.

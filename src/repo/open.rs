@@ -60,7 +60,7 @@ impl Repository {
         let Access { store, clock, tenant, credential, cache } = access;
         let names = TenantNames::new(&tenant)?;
         let mut salvaged = Vec::new();
-        let (store, named, creates_if_absent) = known_store(store, &mut salvaged)?;
+        let (store, place, creates_if_absent) = known_store(store, &mut salvaged)?;
         // Before the slot: where copies are kept, one counts by what is listed.
         let (slots, newest) = keys::list_keys(&*store, &names)?;
         let Tenant { cipher, record, unlocked, full } =
@@ -68,14 +68,15 @@ impl Repository {
         let Unlocked { slot: slot_id, kind, bundle } = unlocked;
         let tenant_verifying = SignerId(record.verifying);
         let keys = Box::new(IdKeys::new(&bundle.id_key));
-        let (id, local) = open_local(cache.clone(), &tenant, record.id, named, &mut salvaged)?;
-        let meeting = Meeting {
+        let mut meeting = Meeting {
             place: store.describe(),
             name: &tenant,
             tenant: record.id,
             fingerprint: tenant_verifying,
             proven: kind != SlotKind::Recipient,
+            mirror: None,
         };
+        let (id, local) = open_local(cache.clone(), &mut meeting, place, &mut salvaged)?;
         let memory = meet(&meeting, cache.as_deref(), &local)?;
 
         let realm = Realm { tenant: record.id, keys: &keys };
@@ -118,13 +119,14 @@ impl Repository {
             (&store, &names),
             (record.id, &bundle.id_key),
             (&signers, tenant_verifying),
-            &local,
+            (&local, meeting.mirror.is_some()),
         )));
         let chunker = Chunker::new(&keys.gear);
         Ok(Self {
             store,
             clock,
             creates_if_absent,
+            is_mirror: meeting.mirror.is_some(),
             id,
             names,
             tenant: record.id,
@@ -148,16 +150,16 @@ impl Repository {
     }
 }
 
-/// The store, with as much care as it takes; the repository's id, and whether the store heeds the condition of
-/// a create, as far as its object is there to say so.
+/// The store, with as much care as it takes; the repository's own object, and whether the store heeds the
+/// condition of a create, as far as that is there to say so.
 fn known_store(
     store: Arc<dyn Store>,
     salvaged: &mut Vec<Error>,
-) -> Result<(Arc<dyn Store>, Option<RepositoryId>, bool)> {
+) -> Result<(Arc<dyn Store>, Option<RepoRecord>, bool)> {
     let record = repo_record(&*store, salvaged)?;
     let creates_if_absent = record.is_none_or(|record| record.create_if_absent);
     let store = if creates_if_absent { store } else { Arc::new(Looking(store)) };
-    Ok((store, record.map(|record| record.id), creates_if_absent))
+    Ok((store, record, creates_if_absent))
 }
 
 /// The repository's own object; none where it is lost.
@@ -220,14 +222,38 @@ fn open_index(local: &LocalFolder) -> Result<Index> {
     }
 }
 
-/// The local state of the tenant, below the id under which this machine has met it.
+/// The local state of the tenant, below the id under which this machine has met it, or that of the mirror.
 fn open_local(
     cache: Option<PathBuf>,
-    name: &str,
-    tenant: TenantId,
-    named: Option<RepositoryId>,
+    meeting: &mut Meeting<'_>,
+    record: Option<RepoRecord>,
     salvaged: &mut Vec<Error>,
 ) -> Result<(RepositoryId, LocalFolder)> {
+    let (name, tenant, named) = (meeting.name, meeting.tenant, record.map(|record| record.id));
+    let before = cache.as_deref().and_then(|root| meeting.met_before(root));
+    meeting.mirror = record.and_then(|record| record.mirror).or(before.flatten());
+    if let (Some(before), Some(record), Some(root)) = (before, record, &cache)
+        && before.is_some() != record.mirror.is_some()
+    {
+        // Whoever holds the store could give a memory away by calling it another place.
+        let (what, met) =
+            if before.is_some() { ("the repository itself", "a mirror of it") } else { ("a mirror", "no mirror") };
+        let file = meeting.place_file(root);
+        let why = format!(
+            "it says that {what} lies there, and this machine has met {met}; if that is right, remove {}",
+            file.display()
+        );
+        salvaged.push(Error::damaged(crate::format::names::REPO, why));
+        meeting.mirror = before;
+    }
+    if let (Some(mirror), Some(root)) = (meeting.mirror, &cache) {
+        let local = LocalFolder::of_mirror(root, mirror, name, tenant)?;
+        if before.flatten().is_some_and(|before| before != mirror) && local.is_new() {
+            let told = "another mirror lies there than this machine has met: nothing is known here of what it held";
+            local.warn(told.into());
+        }
+        return Ok((named.unwrap_or(mirror), local));
+    }
     let met = LocalFolder::repository_of(cache.as_deref(), tenant, named);
     if let (Some(_), Some(met), Some(cache)) = (named, met, &cache)
         && named != Some(met)

@@ -74,6 +74,11 @@ impl Planned {
         self.number
     }
 
+    /// What it rests on: frames of the plan, and the blobs in them.
+    pub fn bases(&self) -> impl Iterator<Item = (FrameNumber, BlobId)> {
+        self.bases.iter().map(|base| (base.frame, base.id))
+    }
+
     /// Its record.
     pub fn frame(&self) -> &Frame {
         &self.frame

@@ -171,6 +171,7 @@ impl<'r> Session<'r> {
     /// Creates the session's object, and awaits the answer.
     fn create(repo: &'r Repository, host: &str) -> Result<Self> {
         repo.writable()?;
+        repo.not_a_mirror()?;
         let record = SessionRecord {
             owner: random::bytes()?,
             started: repo.clock.now(),

@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 pub(super) const SEEN: &str = "seen.json";
 /// What a name's record begins with in its file's name.
 pub(super) const NAME: &str = "name-";
+/// The file that says that a folder is a mirror's, and no repository's.
+pub(super) const MIRROR: &str = "mirror";
 /// What a file's name begins with whose time says when a store held to the condition of a create.
 pub(super) const PROVEN: &str = "proven-";
 /// How the files end that are to replace others.
@@ -29,6 +31,8 @@ pub(super) const VERIFIED: &str = "verified";
 pub(super) const HASHED: &str = "hashed";
 /// The file that remembers the newest snapshot of each chain.
 pub(super) const CHAINS: &str = "chains.json";
+/// What a file's name begins with that remembers what was copied here from another tenant.
+pub(super) const COPIED: &str = "copied-";
 /// The folder of repositories that were met, below that of all local state.
 pub(super) const MET: &str = "met";
 
@@ -138,8 +142,9 @@ fn empty(tenant: &Path, last: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Re
     remove_files(tenant).map_err(|(_, e)| e)?;
     for entry in fs::read_dir(tenant)? {
         let path = entry?.path();
-        let is_lost =
-            |name: &str| name.starts_with(NOTES) || name.starts_with(PROVEN) || [VERIFIED, HASHED].contains(&name);
+        let is_lost = |name: &str| {
+            [NOTES, PROVEN, COPIED].iter().any(|kind| name.starts_with(kind)) || [VERIFIED, HASHED].contains(&name)
+        };
         if path.file_name().is_some_and(|name| is_lost(&name.to_string_lossy())) {
             fs::remove_file(&path)?;
         }
@@ -163,7 +168,8 @@ fn forget(tenant: &Path) -> io::Result<()> {
     if !tenant.exists() && folders::<TenantId>(repository)?.is_empty() {
         for entry in fs::read_dir(repository)? {
             let path = entry?.path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(NAME)) {
+            let is_ours = |name: &str| name.starts_with(NAME) || name == MIRROR;
+            if path.file_name().is_some_and(|name| is_ours(&name.to_string_lossy())) {
                 fs::remove_file(&path)?;
             }
         }

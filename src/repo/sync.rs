@@ -26,18 +26,19 @@ pub(super) struct StoreKeeper {
     keys: Box<IdKeys>,
     /// Whose records are read at all.
     admitted: HashSet<SignerId>,
-    /// Whose word counts as a full key's.
-    full: HashSet<SignerId>,
+    /// Whose word counts where an object says which others it replaces.
+    replacing: HashSet<SignerId>,
     local: LocalFolder,
 }
 
 impl StoreKeeper {
-    /// For a store and a tenant's names there, a tenant and its id key, its signers and its own key.
+    /// For a store and a tenant's names there, a tenant and its id key, its signers and its own key, and whether
+    /// a mirror lies there.
     pub(super) fn new(
         (store, names): (&Arc<dyn Store>, &TenantNames),
         (tenant, id_key): (TenantId, &[u8; 32]),
         (signers, verifying): (&SignerList, SignerId),
-        local: &LocalFolder,
+        (local, is_mirror): (&LocalFolder, bool),
     ) -> Self {
         Self {
             store: Arc::clone(store),
@@ -45,7 +46,7 @@ impl StoreKeeper {
             tenant,
             keys: Box::new(IdKeys::new(id_key)),
             admitted: signers.signers.iter().map(|s| s.id).chain([verifying]).collect(),
-            full: full_signers(signers, verifying),
+            replacing: if is_mirror { HashSet::new() } else { full_signers(signers, verifying) },
             local: local.clone(),
         }
     }
@@ -70,7 +71,7 @@ impl Keeper for StoreKeeper {
             let Ok(name) = last_part(&listed.name).parse::<IndexName>() else { continue };
             match read_object(&*self.store, &self.names, &realm, |signer| self.admitted.contains(signer), &name) {
                 Ok((signer, object)) => {
-                    if self.full.contains(&signer) {
+                    if self.replacing.contains(&signer) {
                         replaced.extend(&object.supersedes);
                     }
                     take(&name, &signer, &object)?;
@@ -161,7 +162,7 @@ impl Repository {
         for known in &known {
             names.remove(&known.name);
         }
-        for name in self.index.superseded(&self.full_signers())? {
+        for name in self.index.superseded(&self.replacing_signers())? {
             names.remove(&name);
         }
         let names: Vec<IndexName> = names.into_iter().collect();
@@ -181,7 +182,7 @@ impl Repository {
             },
         )?;
         // Only a full key's word replaces entries, and only while that word is there.
-        let superseded = self.index.superseded(&self.full_signers())?;
+        let superseded = self.index.superseded(&self.replacing_signers())?;
         let held: Vec<IndexName> =
             self.index.objects()?.into_iter().map(|o| o.name).filter(|name| superseded.contains(name)).collect();
         if !held.is_empty() {
@@ -195,7 +196,7 @@ impl Repository {
     /// # Errors
     /// The local index's.
     pub fn indexes_held(&self) -> Result<HashSet<IndexName>> {
-        let mut held = self.index.superseded(&self.full_signers())?;
+        let mut held = self.index.superseded(&self.replacing_signers())?;
         held.extend(self.index.objects()?.into_iter().map(|o| o.name));
         Ok(held)
     }
@@ -217,7 +218,7 @@ impl Repository {
         let listed = self.store.list(&self.names.indexes())?;
         let named = listed.iter().filter_map(|o| Some((last_part(&o.name).parse().ok()?, o.size)));
         let listed: HashMap<IndexName, u64> = named.collect();
-        let mut superseded = self.index.superseded(&self.full_signers())?;
+        let mut superseded = self.index.superseded(&self.replacing_signers())?;
         superseded.retain(|name| listed.contains_key(name));
         Ok((listed, superseded))
     }

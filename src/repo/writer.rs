@@ -21,7 +21,8 @@ use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{Compressor, EncodedFrame, PlainFrame};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -125,7 +126,12 @@ enum Work {
     Plain(PlainFrame),
     /// A run and the blobs that it replaces.
     Run(PlainFrame, Vec<BlobId>, Tries),
+    /// A frame that goes on as it is.
+    Encoded(EncodedFrame),
 }
+
+/// The depth of a blob on its way of which none is known yet: nothing rests on such.
+const DEPTH_UNKNOWN: u8 = limits::FRAME_DEPTH_MAX;
 
 /// What all threads of a writer share.
 pub struct WriterState<'m> {
@@ -137,8 +143,8 @@ pub struct WriterState<'m> {
     is_frozen: AtomicBool,
     /// The objects of which was told: each once.
     told: Mutex<HashSet<String>>,
-    /// Blobs on their way, and not yet in the index on this machine.
-    underway: Mutex<HashSet<BlobId>>,
+    /// Blobs on their way, and not yet in the index on this machine, and how deep they will lie.
+    underway: Mutex<HashMap<BlobId, u8>>,
     sent: Sent,
     blobs: AtomicU64,
     plain: AtomicU64,
@@ -166,7 +172,7 @@ impl<'m> WriterState<'m> {
         Self { worth: Some(Worth::default()), ..self }
     }
 
-    fn underway(&self) -> MutexGuard<'_, HashSet<BlobId>> {
+    fn underway(&self) -> MutexGuard<'_, HashMap<BlobId, u8>> {
         self.underway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -323,7 +329,7 @@ impl<'w> Lane<'w> {
     /// The local index's; or that the pipeline has stopped, whose cause [`Writer::finish`] tells.
     pub fn put(&mut self, kind: BlobKind, blob: &[u8]) -> Result<(BlobId, Stored)> {
         let id = self.id(kind, blob);
-        if self.is_stored(&id)? || !self.claims(id) {
+        if self.is_stored(&id)? || !self.claims(id, 0) {
             return Ok((id, Stored::Known));
         }
         self.counted(blob.len());
@@ -333,8 +339,14 @@ impl<'w> Lane<'w> {
 
     /// Takes on to store a blob; false if it is on its way already. Whoever takes it on hands it over at
     /// once: what waits anywhere else may be given up, and nobody else would store it.
-    fn claims(&self, id: BlobId) -> bool {
-        self.state.underway().insert(id)
+    fn claims(&self, id: BlobId, depth: u8) -> bool {
+        match self.state.underway().entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(depth);
+                true
+            }
+        }
     }
 
     fn counted(&self, len: usize) {
@@ -361,7 +373,7 @@ impl<'w> Lane<'w> {
     /// # Errors
     /// See [`Lane::put`].
     pub fn put_run(&mut self, run: PlainFrame, replaced: Vec<BlobId>, tries: &Tries) -> Result<()> {
-        let is_new: Vec<bool> = run.ids.iter().map(|id| self.claims(*id)).collect();
+        let is_new: Vec<bool> = run.ids.iter().map(|id| self.claims(*id, DEPTH_UNKNOWN)).collect();
         let run = if is_new.iter().all(|new| *new) { run } else { run.only(&is_new) };
         run.lens.iter().for_each(|len| self.counted(*len as usize));
         if !replaced.is_empty() && run.bytes.len() >= limits::RUN_DELTA_MIN && tries.is_due() {
@@ -375,7 +387,7 @@ impl<'w> Lane<'w> {
     /// # Errors
     /// See [`Lane::put`].
     pub fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
-        if self.state.underway().contains(id) {
+        if self.state.underway().contains_key(id) {
             return Ok(true);
         }
         let counting = self.counting;
@@ -384,6 +396,38 @@ impl<'w> Lane<'w> {
         let found =
             index.find(id, &mut self.hint, |copy| Ok(copy.depth() <= deepest && counting.counts(index, copy)?))?;
         Ok(found.is_some())
+    }
+
+    /// The least depth at which a blob counts as stored, or will lie that is on its way; `None` if it is neither.
+    ///
+    /// # Errors
+    /// The local index's.
+    pub fn depth_of(&self, id: &BlobId) -> Result<Option<u8>> {
+        // Before the index: what is not on its way any more is there.
+        let mut least = self.state.underway().get(id).copied();
+        for copy in self.repo.index().copies(id)? {
+            if least.is_none_or(|least| copy.depth() < least) && self.counting.counts(self.repo.index(), &copy)? {
+                least = Some(copy.depth());
+            }
+        }
+        Ok(least)
+    }
+
+    /// Stores a frame as it is, whatever of it is there already. Whoever gives it has held its blobs against
+    /// their ids, and its bases are stored or on their way, at less depth.
+    ///
+    /// # Errors
+    /// As [`Lane::put`].
+    pub fn put_frame(&mut self, frame: EncodedFrame) -> Result<()> {
+        {
+            let mut underway = self.state.underway();
+            for id in &frame.ids {
+                let depth = underway.entry(*id).or_insert(frame.depth);
+                *depth = frame.depth.min(*depth);
+            }
+        }
+        frame.lens.iter().for_each(|len| self.counted(*len as usize));
+        self.send(Work::Encoded(frame))
     }
 
     /// Tells what is wrong with something that was stored before.
@@ -431,6 +475,7 @@ fn compress(
     for work in work {
         match work {
             Work::Plain(frame) => compress.frame(frame)?,
+            Work::Encoded(frame) => compress.send(frame)?,
             Work::Run(run, replaced, tries) => compress.run(&run, &replaced, &tries)?,
         }
     }

@@ -2,9 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, Origin};
 use crate::format::names::last_part;
-use crate::id::{SignerId, SnapshotId};
+use crate::id::{SignerId, SnapshotId, TenantId};
 use crate::limits;
 use crate::repo::{self, Gone, Repository, SnapshotObject};
 use std::collections::{HashMap, HashSet};
@@ -42,6 +42,11 @@ impl Snapshot {
     pub fn is_backdated(&self) -> bool {
         let behind = self.taken.seconds.saturating_sub(self.manifest.time.seconds);
         behind > limits::CLAIM_BEHIND_SECONDS
+    }
+
+    /// What it is a copy of, or itself, in the tenant that holds it.
+    pub fn origin(&self, tenant: TenantId) -> Origin {
+        self.manifest.origin.unwrap_or(Origin { snapshot: self.id, tenant })
     }
 
     /// The moment by which it is sorted and chosen: the one that it claims, but none that had not

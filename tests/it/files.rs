@@ -4,7 +4,7 @@
 mod incremental;
 mod paths;
 mod restore;
-mod tree;
+pub mod tree;
 mod troubles;
 
 use crate::support::{Place, is_root};

@@ -240,6 +240,7 @@ fn manifest(root: Extent) -> Manifest {
         counter: 1,
         previous: None,
         repaired: None,
+        origin: None,
     }
 }
 
@@ -336,7 +337,7 @@ fn sealed_session(name: &str, place: &Place<'_>, signing: &Signing, payload: &[u
 
 fn small_records(page: &mut Page) {
     page.title("small records");
-    let repo = RepoRecord { id: RepositoryId([0xf0; 16]), create_if_absent: true };
+    let repo = RepoRecord { id: RepositoryId([0xf0; 16]), create_if_absent: true, mirror: None };
     page.text("repo.json", String::from_utf8(repo.encode()).unwrap().trim_end());
     let tenant =
         TenantRecord { id: TENANT, public_key: vec![9; 4], verifying: Signing::from_seed(&TENANT_SEED).id().0 };

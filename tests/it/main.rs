@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod check;
+mod copy;
 mod delta;
 mod erase;
 mod faults;

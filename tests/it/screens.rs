@@ -33,7 +33,7 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 32] = [
+    let commands: [&[&str]; 33] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],

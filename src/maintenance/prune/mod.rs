@@ -181,6 +181,7 @@ pub fn prepare_rekeyed<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn M
 
 fn think<'r>(repo: &'r Repository, bounds: Bounds, is_rekeyed: bool, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
     repo.private_key().map_err(|_| Error::NotAllowed { what: "prune" })?;
+    repo.not_a_mirror()?;
     monitor.event(Event::Phase { name: "reading what snapshots need", total_bytes: None });
     let mut plans = repo.plans()?;
     if !plans.damaged.is_empty() {

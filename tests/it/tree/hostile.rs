@@ -253,5 +253,6 @@ pub fn manifest(root: Content) -> Manifest {
         counter: 1,
         previous: None,
         repaired: None,
+        origin: None,
     }
 }
