@@ -20,7 +20,7 @@ use estrato::format::header::{self, Cipher, HEADER_LEN, Header, ObjectType, asso
 use estrato::format::key::{Bundle, Role, STRETCH, Signed, Signer, SignerList, Slot, SlotKind};
 use estrato::format::manifest::{Manifest, Origin, Repaired, SnapshotKind, SourceKind, Summary};
 use estrato::format::names::{TenantNames, last_part};
-use estrato::format::records::{DamageRecord, Plan, RepoRecord, SessionRecord, TenantRecord, Tombstone};
+use estrato::format::records::{DamageRecord, LeftPack, Plan, RepoRecord, SessionRecord, TenantRecord, Tombstone};
 use estrato::format::standing::{Forgotten, ForgottenSnapshot, Hold};
 use estrato::id::{BlobId, IndexName, PackName, RepositoryId, SignerId, SlotId, SnapshotId, TenantId};
 use std::sync::OnceLock;
@@ -313,6 +313,7 @@ pub fn seeds() -> Seeds {
         superseded: vec![IndexName([2; 32])],
         seen: vec![SnapshotId([3; 16])],
         done: true,
+        left: vec![LeftPack { pack: PackName([4; 32]), since: 5 }],
     };
     let signed_payload = [&[0; Signed::OVERHEAD][..], b"payload"].concat();
     add("header", 0, &SEALED.encode());

@@ -127,6 +127,10 @@ pub struct PruneArgs {
     /// Write no more than so many bytes of packs anew
     #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
     pub max_repack: Option<u64>,
+    /// Delete packs only once nothing has named them for so long, for restores that read them still, such as
+    /// those from cold storage: 3d, or with s, m or h behind it [default: at once]
+    #[arg(long, value_name = "TIME", value_parser = quantity::time)]
+    pub keep_condemned: Option<Duration>,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -387,6 +391,9 @@ pub struct ForgetArgs {
     /// Only tell what would be kept and dropped, and why
     #[arg(long)]
     pub dry_run: bool,
+    /// Then delete what no snapshot needs any more, as 'estrato prune' does, if anything was forgotten
+    #[arg(long)]
+    pub prune: bool,
     /// Let a group go of which no rule keeps anything
     #[arg(long)]
     pub allow_empty_group: bool,

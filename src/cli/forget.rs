@@ -2,9 +2,10 @@
 
 use super::args::ForgetArgs;
 use super::context::Context;
-use super::{look, output, progress};
+use super::{look, output, progress, prune};
 use crate::error::Error;
 use crate::id::SnapshotId;
+use crate::maintenance::prune::Options;
 use crate::maintenance::{self, Choice, Common, Group};
 use crate::monitor::{Event, Monitor as _};
 use crate::repo::{Forgot, Repository};
@@ -32,6 +33,9 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<ExitCode> {
         )
         .into());
     }
+    if args.prune {
+        context.believe_no_copy()?;
+    }
     let repo = context.open()?;
     repo.writable()?;
     repo.private_key().map_err(|_| Error::NotAllowed { what: "forget snapshots" })?;
@@ -48,14 +52,25 @@ pub fn run(context: &Context, args: &ForgetArgs) -> Result<ExitCode> {
         ))
     });
     if args.dry_run {
-        show(context, &repo, &rules, &decided, &listing, None)?;
+        let mut document = show(context, &repo, &rules, &decided, &listing, None)?;
+        if emptied.is_none() && args.prune && !decided.doomed.is_empty() {
+            let forgotten = decided.doomed.iter().copied().collect();
+            let options = Options { is_dry: true, forgotten, ..Options::default() };
+            document["prune"] = prune::prune(context, &repo, &options)?;
+        }
+        print(context, &document)?;
         return emptied.map_or(Ok(ExitCode::SUCCESS), |e| Err(e.into()));
     }
     if let Some(e) = emptied {
         return Err(e.into());
     }
     let forgot = maintenance::forget(&repo, &listing, &decided.doomed, &held, &*context.progress)?;
-    show(context, &repo, &rules, &decided, &listing, Some(&forgot))?;
+    let mut document = show(context, &repo, &rules, &decided, &listing, Some(&forgot))?;
+    if args.prune && (!forgot.gone.is_empty() || repo.plans()?.in_force.is_some()) {
+        let pruned = prune::prune(context, &repo, &Options::default());
+        document["prune"] = pruned?;
+    }
+    print(context, &document)?;
     match forgot.unfinished.first() {
         None => Ok(ExitCode::SUCCESS),
         Some(id) => Err(Error::Busy {
@@ -153,6 +168,7 @@ fn names(reasons: &std::collections::BTreeSet<Reason>) -> Vec<String> {
     reasons.iter().map(Reason::name).collect()
 }
 
+/// Prints what was decided and done; or gives the document of it.
 fn show(
     context: &Context,
     repo: &Repository,
@@ -160,13 +176,13 @@ fn show(
     decided: &Decided,
     listing: &Listing,
     forgot: Option<&Forgot>,
-) -> Result<()> {
+) -> Result<Value> {
     let named = decided.groups.is_empty();
     if context.global.json {
         let ids = |ids: &[SnapshotId]| ids.iter().map(SnapshotId::to_string).collect::<Vec<_>>();
         let none = Forgot::default();
         let done = forgot.unwrap_or(&none);
-        return output::print_json(&json!({
+        return Ok(json!({
             "dry_run": forgot.is_none(), "timezone": rules.zone.iana_name(),
             "groups": decided.groups.iter().map(|group| group_json(repo, group)).collect::<Vec<_>>(),
             "drop": ids(&decided.doomed), "forgotten": ids(&done.gone), "tombstones": ids(&done.buried),
@@ -204,7 +220,15 @@ fn show(
             }
         }
     }
-    if context.global.quiet { Ok(()) } else { output::print(&text) }
+    if !context.global.quiet {
+        output::print(&text)?;
+    }
+    Ok(json!({}))
+}
+
+/// Prints the document, where one is asked for.
+fn print(context: &Context, document: &Value) -> Result<()> {
+    if context.global.json { output::print_json(document) } else { Ok(()) }
 }
 
 fn time(s: &Snapshot, zone: &TimeZone) -> String {

@@ -3,9 +3,9 @@
 use super::args::PruneArgs;
 use super::context::Context;
 use super::{output, progress};
-use crate::maintenance::prune::{self, Bounds, Outcome, Sum, Summary};
+use crate::maintenance::prune::{self, Bounds, Options, Outcome, Sum, Summary};
 use crate::monitor::{Event, Monitor as _};
-use crate::repo::{Announced, Retained};
+use crate::repo::{Announced, Repository, Retained};
 use anyhow::Result;
 use std::process::ExitCode;
 
@@ -14,32 +14,44 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<ExitCode> {
     context.believe_no_copy()?;
     let repo = context.open()?;
     progress::heed_interrupts(&context.progress);
-    let bounds = Bounds { unused_percent: args.max_unused, repack: args.max_repack };
-    let prepared = prune::prepare(&repo, bounds, &*context.progress);
+    let options = Options {
+        bounds: Bounds { unused_percent: args.max_unused, repack: args.max_repack },
+        keep_condemned: args.keep_condemned,
+        is_dry: args.dry_run,
+        ..Options::default()
+    };
+    let document = prune(context, &repo, &options)?;
+    context.tell_local();
+    if context.global.json {
+        output::print_json(&document)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prunes, says so, and gives the document of what was done.
+pub fn prune(context: &Context, repo: &Repository, options: &Options) -> Result<serde_json::Value> {
+    let prepared = prune::prepare(repo, options, &*context.progress);
     context.progress.done();
     let prepared = prepared?;
     let summary = prepared.summary().clone();
-    let is_shown = !context.global.json && (args.dry_run || !context.global.quiet);
+    let is_shown = !context.global.json && (options.is_dry || !context.global.quiet);
     if is_shown {
         output::print(&planned(&summary))?;
     }
-    let outcome = if args.dry_run {
+    let outcome = if options.is_dry {
         Outcome::default()
     } else {
         let done = prepared.execute(&*context.progress);
         context.progress.done();
         done?
     };
-    context.tell_local();
     for session in &outcome.waiting {
         context.progress.event(Event::Warning(who(session)));
     }
-    if context.global.json {
-        output::print_json(&document(args.dry_run, &summary, &outcome))?;
-    } else if is_shown && !args.dry_run {
+    if is_shown && !options.is_dry {
         output::print(&done(&outcome))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(document(options.is_dry, &summary, &outcome))
 }
 
 /// A backup that stands in the way.
@@ -68,6 +80,9 @@ pub(super) fn planned(summary: &Summary) -> String {
     if summary.spared.packs > 0 {
         rows.push(row("left alone", summary.spared, "they may belong to a backup that runs".into()));
     }
+    if summary.left.packs > 0 {
+        rows.push(row("left there", summary.left, "condemned before, for restores that read them still".into()));
+    }
     let freed = (summary.unused.bytes + summary.repacked.bytes).saturating_sub(summary.rewritten);
     format!(
         "{}{} walked; about {} become free\n",
@@ -93,6 +108,10 @@ pub(super) fn done(outcome: &Outcome) -> String {
         output::size(outcome.written),
         output::counted(outcome.indexes, "index object", "index objects"),
     ));
+    if outcome.left > 0 {
+        let many = output::counted(outcome.left, "pack is", "packs are");
+        text.push_str(&format!("{many} left there for restores that read them still: a later prune deletes them\n"));
+    }
     if !outcome.retained.is_empty() {
         let many = output::counted(outcome.retained.len() as u64, "object", "objects");
         let bytes = output::size(outcome.retained.iter().map(|o| o.bytes).sum());
@@ -132,7 +151,7 @@ fn document(is_dry: bool, summary: &Summary, outcome: &Outcome) -> serde_json::V
     serde_json::json!({
         "dry_run": is_dry, "planned": summary, "waiting": waiting.collect::<Vec<_>>(),
         "ended": outcome.ended.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "deleted_packs": outcome.deleted, "written_bytes": outcome.written,
+        "deleted_packs": outcome.deleted, "left_packs": outcome.left, "written_bytes": outcome.written,
         "replaced_indexes": outcome.indexes, "retained": outcome.retained.iter().map(retained).collect::<Vec<_>>(),
         "kept_by_store": outcome.kept_by_store,
     })

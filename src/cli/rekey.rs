@@ -127,8 +127,9 @@ fn rewrite(context: &Context, repo: &Repository, is_dry: bool, is_shown: bool) -
     progress::heed_interrupts(&context.progress);
     // Nothing else is worth writing anew here.
     let bounds = Bounds { unused_percent: f64::MAX, repack: None };
+    let options = Options { bounds, is_rekeyed: true, ..Options::default() };
     loop {
-        let prepared = prune::prepare_rekeyed(repo, bounds, &*context.progress);
+        let prepared = prune::prepare(repo, &options, &*context.progress);
         context.progress.done();
         let prepared = prepared?;
         let summary = prepared.summary().clone();

@@ -169,14 +169,47 @@ pub struct Plan {
     pub seen: Vec<SnapshotId>,
     /// True once everything is done: the plan is in force no more.
     pub done: bool,
+    /// Packs that this plan or one before it condemned, and that were left in the store: no copy in them counts
+    /// either, whether the plan is in force or not.
+    pub left: Vec<LeftPack>,
+}
+
+/// A pack that was condemned and left in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftPack {
+    /// The pack.
+    pub pack: PackName,
+    /// Since when no index object needs to name it, by the store's clock: seconds since the epoch.
+    pub since: i64,
+}
+
+impl LeftPack {
+    const LEN: usize = 40;
+
+    fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..32].copy_from_slice(&self.pack.0);
+        bytes[32..].copy_from_slice(&self.since.to_be_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let (mut pack, mut since) = ([0; 32], [0; 8]);
+        pack.copy_from_slice(&bytes[..32]);
+        since.copy_from_slice(&bytes[32..]);
+        Self { pack: PackName(pack), since: i64::from_be_bytes(since) }
+    }
 }
 
 impl Plan {
-    /// The record: 0 number, 1 condemned, 2 superseded, 3 seen, 4 done.
+    /// The record: 0 number, 1 condemned, 2 superseded, 3 seen, 4 done, 5 left, if any.
     pub fn encode(&self) -> Vec<u8> {
         let mut r = Record::new();
         r.u64(0, self.number).list(1, &self.condemned).list(2, &self.superseded).list(3, &self.seen);
         r.u64(4, self.done.into());
+        if !self.left.is_empty() {
+            r.list(5, &self.left.iter().map(|left| left.to_bytes()).collect::<Vec<_>>());
+        }
         r.finish()
     }
 
@@ -184,7 +217,7 @@ impl Plan {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut plan = Self::default();
         let mut f = Fields::begin(Decoder::new(bytes))?;
-        while let Some(key) = f.next(&[0, 1, 2, 3, 4])? {
+        while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5])? {
             match key {
                 0 => plan.number = f.value().u64()?,
                 4 => plan.done = f.value().u64()? != 0,
@@ -193,7 +226,8 @@ impl Plan {
                         match key {
                             1 => plan.condemned.push(PackName(exact(f.value())?)),
                             2 => plan.superseded.push(IndexName(exact(f.value())?)),
-                            _ => plan.seen.push(SnapshotId(exact(f.value())?)),
+                            3 => plan.seen.push(SnapshotId(exact(f.value())?)),
+                            _ => plan.left.push(LeftPack::from_bytes(&exact(f.value())?)),
                         }
                     }
                 }
@@ -296,6 +330,7 @@ mod tests {
             superseded: vec![IndexName([2; 32])],
             seen: vec![SnapshotId([3; 16])],
             done: true,
+            left: vec![LeftPack { pack: PackName([4; 32]), since: -5 }],
         }
     }
 

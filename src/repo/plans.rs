@@ -12,7 +12,7 @@ use crate::crypto::random;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::names::last_part;
-use crate::format::records::{Plan, SessionRecord};
+use crate::format::records::{LeftPack, Plan, SessionRecord};
 use crate::id::SnapshotId;
 use crate::limits;
 use crate::store::Listed;
@@ -24,6 +24,8 @@ pub struct Plans {
     pub last: u64,
     /// The newest plan of a full key, if it is in force.
     pub in_force: Option<Plan>,
+    /// Packs that the newest plan of a full key says were left, whether it is in force or not.
+    pub left: Vec<LeftPack>,
     /// Plans above it that cannot be read: what they condemn is unknown.
     pub damaged: Vec<Error>,
     /// Plans above it that no full key signed: they count for nothing, and hide nothing.
@@ -82,6 +84,7 @@ impl Repository {
             };
             match read() {
                 Ok((signer, plan)) if self.is_full(&signer) && plan.number == number => {
+                    plans.left.clone_from(&plan.left);
                     plans.in_force = (!plan.done).then_some(plan);
                     break;
                 }
@@ -110,13 +113,13 @@ impl Repository {
         })
     }
 
-    /// Ends a plan: all that it condemned is gone.
+    /// Ends a plan: all that it condemned is gone, or among those `left` in the store.
     ///
     /// # Errors
     /// [`Error::NotAllowed`] with a writer key, or the store's.
-    pub fn end_plan(&self, number: u64) -> Result<()> {
+    pub fn end_plan(&self, number: u64, left: Vec<LeftPack>) -> Result<()> {
         let name = self.names.plan(number);
-        let object = self.sealed_plan(&name, &Plan { number, done: true, ..Plan::default() })?;
+        let object = self.sealed_plan(&name, &Plan { number, done: true, left, ..Plan::default() })?;
         Ok(self.store.write(&name, object.into())?)
     }
 

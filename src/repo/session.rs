@@ -46,6 +46,8 @@ pub struct Counting {
     deltas: Mutex<HashMap<(EntryNumber, u32), bool>>,
     /// The plan in force, if any.
     plan: Option<Plan>,
+    /// Packs that plans condemned and left in the store.
+    left: HashSet<PackName>,
     /// A plan is in force that cannot be read: nothing that was there before counts.
     distrust: bool,
     /// Packs that counted entries name, and the store does not list with the size that they had, or a check
@@ -222,7 +224,7 @@ impl<'r> Session<'r> {
     /// Lists plans, and notes the one in force in the session's object; returns what lies in their folder.
     fn heed(&mut self) -> Result<Vec<Listed>> {
         let full_keys_said = self.repo.store.list(&self.repo.names.plans())?;
-        self.counting.plan = self.plan_in_force(&full_keys_said)?;
+        self.heed_plans(&full_keys_said)?;
         if let Some(plan) = &self.counting.plan {
             let bytes = {
                 let mut record = self.lock();
@@ -289,8 +291,9 @@ impl<'r> Session<'r> {
         Ok(())
     }
 
-    /// The plan in force, if any. One that anybody but a full key wrote above it hides it from nobody.
-    fn plan_in_force(&mut self, listed: &[Listed]) -> Result<Option<Plan>> {
+    /// Notes the plan in force, if any, and what plans have left. One that anybody but a full key wrote above it
+    /// hides it from nobody.
+    fn heed_plans(&mut self, listed: &[Listed]) -> Result<()> {
         let plans = self.repo.plans_among(listed)?;
         let strange =
             plans.strange.iter().map(|name| format!("{name} was not signed by a full key: it does not count"));
@@ -299,7 +302,9 @@ impl<'r> Session<'r> {
         self.warnings
             .extend(damaged.map(|e| format!("{e}; everything is stored again, to be safe from what it may delete")));
         self.counting.distrust = !plans.damaged.is_empty();
-        Ok(plans.in_force)
+        self.counting.left = plans.left.iter().map(|left| left.pack).collect();
+        self.counting.plan = plans.in_force;
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (SessionRecord, Duration)> {
@@ -322,9 +327,9 @@ impl<'r> Session<'r> {
         &self.counting
     }
 
-    /// The packs that the plan in force condemns.
+    /// The packs that the plan in force condemns, and those that earlier ones condemned and left there.
     pub fn condemned(&self) -> HashSet<PackName> {
-        self.counting.plan.iter().flat_map(|plan| plan.condemned.iter().copied()).collect()
+        self.counting.plan.iter().flat_map(|plan| &plan.condemned).chain(&self.counting.left).copied().collect()
     }
 
     /// That no prune has ended the session.

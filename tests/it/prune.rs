@@ -2,6 +2,7 @@
 //! way is named, and what cannot be known stops it.
 
 mod beside;
+mod left;
 
 use crate::support::{Place, Ran, change, files_below, noise};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 //! Modelled: writers that announce a session, read plans, index, parent and packs, store plain blobs or deltas
 //! in one pack or several, publish and commit; forgets of any snapshot at any moment; prunes that condemn much
 //! or little, repack, fence, copy, replace the index and delete, or take up another's plan; answers that are
-//! lost; index objects that get lost. Each request to the store is one step, and anybody may pause before any
+//! lost; index objects that get lost; condemned packs that are left there when the plan is done. Each request to the store is one step, and anybody may pause before any
 //! step, for ever: that is a crash, a sleeper, and a writer that wakes after it was fenced. Whoever begins
 //! again after a crash is another writer, or another prune.
 //!
@@ -47,6 +47,7 @@ fn small() -> Setup {
         parents: false,
         deltas: false,
         several: false,
+        leaves: false,
         extents: &[Extent::Dead, Extent::All],
         packs: [plain(B), plain(A) | delta(C, 1), 0],
         objects: [0b11, 0],
@@ -98,6 +99,7 @@ fn caught_by(rule: Rule) -> Setup {
         Rule::ForgetReadsAgain => Setup { forgets: 2, answers: 1, ..one_writer() },
         Rule::NumberFirst | Rule::RefusedStops | Rule::PlansStay => Setup { prunes: 2, ..one_writer() },
         Rule::PlanStopsAtDamage | Rule::SweepStopsAtDamage => Setup { losses: 1, ..one_writer() },
+        Rule::LeftCountsForNobody => Setup { prunes: 2, leaves: true, ..new() },
         Rule::NeverSpares => Setup { prunes: 2, forgets: 1, ..dead() },
         _ => one_writer(),
     }
@@ -151,6 +153,10 @@ fn every_snapshot_decodes_in_every_state() {
     holds("a writer, a forget and a prune, and a lost answer", all_of(one_writer()));
     holds("a writer, two forgets and a prune, and a lost answer", Setup { forgets: 2, answers: 1, ..one_writer() });
     holds("a writer and two prunes", Setup { prunes: 2, ..one_writer() });
+    holds(
+        "a writer and two prunes that leave what they condemned",
+        Setup { leaves: true, prunes: 2, ..one_writer() },
+    );
     holds("circles", circle());
     holds("circles that are alive", Setup { snapshots: [A | B | C | D, 0], ..circle() });
     holds("a lost index object", Setup { losses: 1, ..one_writer() });
@@ -210,5 +216,7 @@ fn more_of_everything() {
     holds("two writers with several packs, and two prunes", Setup { prunes: 2, ..several() });
     holds("two writers, a forget and two prunes", Setup { prunes: 2, forgets: 1, ..tiny.clone() });
     holds("two writers and two prunes that condemn all", Setup { prunes: 2, extents: &[Extent::All], ..small() });
+    holds("two writers and two prunes that leave it", Setup { prunes: 2, leaves: true, ..new() });
+    holds("a writer and three prunes that leave it", Setup { prunes: 3, leaves: true, ..one_writer() });
     holds("a writer and three prunes", Setup { prunes: 3, ..one_writer() });
 }

@@ -22,6 +22,11 @@ pub(super) struct PackUse {
 }
 
 impl PackUse {
+    /// One that no index object names: what it holds is unknown, and nothing needs it.
+    pub fn unnamed(name: PackName, size: u64) -> Self {
+        Self { name, class: StorageClass::Data, size, holds: size, needed: 0, is_outdated: false }
+    }
+
     /// Bytes that nothing needs.
     pub fn idle(&self) -> u64 {
         self.holds.saturating_sub(self.needed)

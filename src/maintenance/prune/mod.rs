@@ -18,7 +18,10 @@
 //! 8. What they need of condemned packs is copied. A condemned pack is never
 //!    spared: another prune may sleep with it on its list.
 //! 9. The index is published without what is condemned.
-//! 10. Replaced index objects are deleted, then packs; the plan is emptied.
+//! 10. Replaced index objects are deleted, then packs; the plan is emptied, but for
+//!     those packs that are left there: because the store keeps them locked, or
+//!     for readers that planned before and are slow. Each later plan names them,
+//!     and no copy in them counts for anybody, until one has deleted them.
 //!
 //! What a crash leaves: until 5, packs that stand twice; after it a plan in force,
 //! which the next prune takes up, and which makes sessions store again what it
@@ -28,24 +31,23 @@ mod choose;
 pub(in crate::maintenance) mod copy;
 mod live;
 mod replace;
+mod sweep;
 
 pub use choose::Bounds;
 
 use crate::error::{Error, Result};
-use crate::format::records::Plan;
-use crate::id::{IndexName, PackName, SnapshotId};
+use crate::format::records::{LeftPack, Plan};
+use crate::id::{PackName, SnapshotId};
 use crate::index::{EntryNumber, KnownPack};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
-use crate::repo::{self, Announced, Fate, Packed, Repository, Retained};
+use crate::repo::{Announced, Repository, Retained};
 use crate::snapshot::{self, Snapshot};
-use crate::store::Protection;
 use choose::{Choice, PackUse, choose};
 use live::{Live, Standing, Walk, live_bytes};
 use std::collections::{HashMap, HashSet};
-
-/// How often a repository is looked at in which another prune works.
-const LOOKS: usize = 3;
+use std::time::Duration;
+use sweep::Sweep;
 
 /// Packs, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -59,6 +61,29 @@ pub struct Sum {
 impl Sum {
     fn of(packs: &[PackUse]) -> Self {
         Self { packs: packs.len() as u64, bytes: packs.iter().map(|p| p.size).sum() }
+    }
+}
+
+/// How a prune goes about it.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How much may stay unused, and how much be written anew.
+    pub bounds: Bounds,
+    /// Packs that readers may know of are deleted only once no index object has named them for so long, by the
+    /// store's clock. `None`: at once.
+    pub keep_condemned: Option<Duration>,
+    /// All packs that are sealed to a key pair which the tenant had before are written anew, whatever the bounds.
+    /// Reads the head of each pack. Where a plan is in force that one is taken up, and this must be asked for again.
+    pub is_rekeyed: bool,
+    /// Only to be thought out: nothing is written, not even to learn what time it is by the store's clock.
+    pub is_dry: bool,
+    /// Snapshots that are taken to be forgotten already; only where it is dry.
+    pub forgotten: HashSet<SnapshotId>,
+}
+
+impl From<Bounds> for Options {
+    fn from(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
     }
 }
 
@@ -81,6 +106,8 @@ pub struct Summary {
     pub idle: u64,
     /// Packs that no index object names, and that may belong to a backup which runs now: they stay.
     pub spared: Sum,
+    /// Packs that were condemned before, and are left there for readers that know of them: they stay, too.
+    pub left: Sum,
 }
 
 /// What a prune has done.
@@ -92,6 +119,8 @@ pub struct Outcome {
     pub ended: Vec<SnapshotId>,
     /// Packs that were deleted, or were gone.
     pub deleted: u64,
+    /// Packs that were condemned and are left there, for readers that know of them.
+    pub left: u64,
     /// What was written anew.
     pub written: u64,
     /// Index objects that were replaced.
@@ -105,13 +134,28 @@ pub struct Outcome {
 /// A prune that was thought out, and has changed nothing.
 pub struct Prepared<'r> {
     repo: &'r Repository,
+    leaves: bool,
     summary: Summary,
     work: Work,
 }
 
 enum Work {
     TakeUp(Plan),
-    Begin { number: u64, choice: Choice, live: Live, listed: HashMap<PackName, u64>, seen: Vec<SnapshotId> },
+    Begin(Box<Begin>),
+}
+
+/// A plan that is to be made.
+struct Begin {
+    number: u64,
+    choice: Choice,
+    live: Live,
+    /// Packs that stand, and their bytes.
+    listed: HashMap<PackName, u64>,
+    seen: Vec<SnapshotId>,
+    /// What earlier plans left there, and this one does not condemn.
+    left: Vec<LeftPack>,
+    /// Of those that are chosen, packs that no reader can need.
+    needless: HashSet<PackName>,
 }
 
 /// The repository as it is now.
@@ -165,21 +209,7 @@ fn standings(
 /// # Errors
 /// [`Error::NotAllowed`] with a writer key; [`Error::Damaged`] or [`Error::Missing`] where not all can be known
 /// that snapshots need; [`Error::Interrupted`], or the store's.
-pub fn prepare<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
-    think(repo, bounds, false, monitor)
-}
-
-/// The same, where all packs that are sealed to a key pair which the tenant had before are written anew,
-/// whatever the bounds. Reads the head of each pack. Where a plan is in force that one is taken up, and this
-/// must be asked for again.
-///
-/// # Errors
-/// Those of [`prepare`].
-pub fn prepare_rekeyed<'r>(repo: &'r Repository, bounds: Bounds, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
-    think(repo, bounds, true, monitor)
-}
-
-fn think<'r>(repo: &'r Repository, bounds: Bounds, is_rekeyed: bool, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
+pub fn prepare<'r>(repo: &'r Repository, options: &Options, monitor: &dyn Monitor) -> Result<Prepared<'r>> {
     repo.private_key().map_err(|_| Error::NotAllowed { what: "prune" })?;
     repo.not_a_mirror()?;
     monitor.event(Event::Phase { name: "reading what snapshots need", total_bytes: None });
@@ -187,12 +217,21 @@ fn think<'r>(repo: &'r Repository, bounds: Bounds, is_rekeyed: bool, monitor: &d
     if !plans.damaged.is_empty() {
         return Err(plans.damaged.swap_remove(0));
     }
+    let leaves = options.keep_condemned.is_some();
     if let Some(plan) = plans.in_force {
         let summary = Summary { taken_up: Some(plan.number), ..Summary::default() };
-        return Ok(Prepared { repo, summary, work: Work::TakeUp(plan) });
+        return Ok(Prepared { repo, leaves, summary, work: Work::TakeUp(plan) });
     }
     let number = plans.last.checked_add(1).ok_or_else(|| Error::Invalid("plans have no more numbers".into()))?;
-    let Seen { snapshots, listed } = look(repo)?;
+    let Seen { mut snapshots, mut listed } = look(repo)?;
+    if options.is_dry {
+        snapshots.retain(|s| !options.forgotten.contains(&s.id));
+    }
+    // Nobody relies on what was left.
+    let was_left: HashMap<PackName, LeftPack> = plans.left.into_iter().map(|left| (left.pack, left)).collect();
+    let (aside, rest): (HashMap<_, _>, HashMap<_, _>) =
+        listed.into_iter().partition(|(name, _)| was_left.contains_key(name));
+    listed = rest;
     let mut walk = Walk::new(repo, standings(repo, &listed, &HashSet::new())?, monitor);
     for snapshot in &snapshots {
         walk.snapshot(&snapshot.manifest.root)?;
@@ -200,11 +239,15 @@ fn think<'r>(repo: &'r Repository, bounds: Bounds, is_rekeyed: bool, monitor: &d
     let live = walk.live;
     // After packs: whose packs are not indexed yet was announced before.
     let is_alone = repo.announced()?.is_empty();
-    let (mut packs, spared) = uses(repo, &listed, &live, is_alone)?;
-    if is_rekeyed {
+    let Uses { mut packs, mut needless, spared } = uses(repo, &listed, &live, is_alone)?;
+    let oldest = oldest_left(repo, options, number, aside.is_empty())?;
+    let (due, left): (Vec<_>, Vec<_>) = aside.into_iter().partition(|(name, _)| was_left[name].since <= oldest);
+    needless.extend(due.iter().map(|(name, _)| *name));
+    packs.extend(due.into_iter().map(|(name, size)| PackUse::unnamed(name, size)));
+    if options.is_rekeyed {
         mark_outdated(repo, &mut packs)?;
     }
-    let mut choice = choose(packs, bounds);
+    let mut choice = choose(packs, options.bounds);
     choice.unused.truncate(limits::PRUNE_PACKS_MAX);
     choice.repacked.truncate(limits::PRUNE_PACKS_MAX - choice.unused.len());
     let summary = Summary {
@@ -216,18 +259,32 @@ fn think<'r>(repo: &'r Repository, bounds: Bounds, is_rekeyed: bool, monitor: &d
         kept: Sum::of(&choice.kept),
         idle: choice.kept.iter().map(PackUse::idle).sum(),
         spared,
+        left: Sum { packs: left.len() as u64, bytes: left.iter().map(|(_, size)| size).sum() },
     };
     let seen = snapshots.iter().map(|s| s.id).collect();
-    Ok(Prepared { repo, summary, work: Work::Begin { number, choice, live, listed, seen } })
+    let left = left.into_iter().map(|(name, _)| was_left[&name]).collect();
+    let begin = Begin { number, choice, live, listed, seen, left, needless };
+    Ok(Prepared { repo, leaves, summary, work: Work::Begin(Box::new(begin)) })
+}
+
+/// What was left so long ago, or before, is deleted now: seconds by the store's clock.
+fn oldest_left(repo: &Repository, options: &Options, number: u64, nothing_left: bool) -> Result<i64> {
+    let Some(keep) = options.keep_condemned.filter(|_| !nothing_left) else { return Ok(i64::MAX) };
+    let now = if options.is_dry { repo.clock().now() } else { repo.store_time(number)? };
+    Ok(now.seconds.saturating_sub_unsigned(keep.as_secs()))
+}
+
+/// How much is needed of packs.
+struct Uses {
+    packs: Vec<PackUse>,
+    /// Those of them that no index object names.
+    needless: HashSet<PackName>,
+    /// Such that may belong to a backup which runs now.
+    spared: Sum,
 }
 
 /// How much is needed of each pack; packs that no index object names are spared, unless nobody else is there.
-fn uses(
-    repo: &Repository,
-    listed: &HashMap<PackName, u64>,
-    live: &Live,
-    is_alone: bool,
-) -> Result<(Vec<PackUse>, Sum)> {
+fn uses(repo: &Repository, listed: &HashMap<PackName, u64>, live: &Live, is_alone: bool) -> Result<Uses> {
     let mut found: HashMap<PackName, PackUse> = HashMap::new();
     for pack in repo.index().packs()? {
         if !listed.contains_key(&pack.name) {
@@ -241,21 +298,20 @@ fn uses(
         let place = found.entry(pack.name).or_insert_with(new);
         place.needed = place.needed.saturating_add(needed).min(place.holds);
     }
-    let mut spared = Sum::default();
+    let (mut spared, mut needless) = (Sum::default(), HashSet::new());
     for (name, size) in listed {
         if found.contains_key(name) {
             continue;
         }
         if is_alone {
-            let class = crate::format::pack::StorageClass::Data;
-            let pack = PackUse { name: *name, class, size: *size, holds: *size, needed: 0, is_outdated: false };
-            found.insert(*name, pack);
+            found.insert(*name, PackUse::unnamed(*name, *size));
+            needless.insert(*name);
         } else {
             spared.packs += 1;
             spared.bytes += size;
         }
     }
-    Ok((found.into_values().collect(), spared))
+    Ok(Uses { packs: found.into_values().collect(), needless, spared })
 }
 
 /// Marks packs that are needed and sealed to a key pair which the tenant had before.
@@ -281,9 +337,10 @@ impl Prepared<'_> {
         let repo = self.repo;
         repo.writable()?;
         let (mut outcome, mut proved) = (Outcome::default(), HashSet::new());
-        let (plan, is_own) = match self.work {
-            Work::TakeUp(plan) => (plan, false),
-            Work::Begin { number, choice, live, listed, seen } => {
+        let (plan, needless, is_own) = match self.work {
+            Work::TakeUp(plan) => (plan, HashSet::new(), false),
+            Work::Begin(begin) => {
+                let Begin { number, choice, live, listed, seen, left, needless } = *begin;
                 let gone: Vec<&PackUse> = choice.unused.iter().chain(&choice.repacked).collect();
                 if gone.is_empty() {
                     return Ok(outcome);
@@ -295,12 +352,13 @@ impl Prepared<'_> {
                 monitor.event(Event::Phase { name: "copying", total_bytes: Some(self.summary.rewritten) });
                 outcome.written += copy::copy(repo, &live, &entries, monitor)?.bytes;
                 let condemned = gone.iter().map(|p| p.name).collect();
-                let plan = Plan { number, condemned, superseded: Vec::new(), seen, done: false };
+                let plan = Plan { number, condemned, superseded: Vec::new(), seen, done: false, left };
                 repo.begin_plan(&plan)?;
-                (plan, true)
+                (plan, needless, true)
             }
         };
-        finish(repo, &plan, is_own, &mut proved, monitor, &mut outcome)?;
+        let sweep = Sweep { repo, plan, is_own, needless, leaves: self.leaves, monitor };
+        sweep.run(&mut proved, &mut outcome)?;
         Ok(outcome)
     }
 }
@@ -313,107 +371,4 @@ fn entries_in(repo: &Repository, live: &Live, packs: &HashSet<PackName>) -> Resu
         known.filter(|p| packs.contains(&p.name) && needed.contains(&p.number)).map(|p| p.number).collect();
     entries.sort_unstable();
     Ok(entries)
-}
-
-/// Carries a plan out.
-fn finish(
-    repo: &Repository,
-    plan: &Plan,
-    is_own: bool,
-    proved: &mut HashSet<EntryNumber>,
-    monitor: &dyn Monitor,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    settle_sessions(repo, plan, outcome)?;
-    if !outcome.waiting.is_empty() {
-        return Ok(());
-    }
-    monitor.event(Event::Phase { name: "reading what new snapshots need", total_bytes: None });
-    let condemned: HashSet<PackName> = plan.condemned.iter().copied().collect();
-    let seen: HashSet<SnapshotId> = plan.seen.iter().copied().filter(|_| is_own).collect();
-    let live = new_needs(repo, &condemned, &seen, monitor)?;
-    let Packed { bytes, .. } = copy::copy(repo, &live, &entries_in(repo, &live, &condemned)?, monitor)?;
-    outcome.written += bytes;
-    let listed: HashMap<PackName, u64> = repo.list_packs()?.into_iter().collect();
-    let replacement = replace::gather(repo, &condemned, &listed, proved, monitor)?;
-    outcome.indexes = replacement.old as u64;
-    replacement.publish(repo)?;
-    // The index on this machine forgets what is replaced before it is gone.
-    repo.sync_index()?;
-    monitor.event(Event::Phase { name: "deleting", total_bytes: None });
-    let (sizes, superseded) = repo.listed_indexes()?;
-    let sized = |name: &IndexName| (repo.names().index(name), sizes.get(name).copied().unwrap_or_default());
-    let superseded: Vec<(String, u64)> = superseded.iter().map(sized).collect();
-    outcome.retained = repo::delete_all(&**repo.store(), &superseded, monitor)?;
-    let sized = |name: &PackName| (repo.names().pack(name), listed.get(name).copied().unwrap_or_default());
-    let packs: Vec<(String, u64)> = plan.condemned.iter().map(sized).collect();
-    let retained = repo::delete_all(&**repo.store(), &packs, monitor)?;
-    outcome.deleted = (packs.len() - retained.len()) as u64;
-    outcome.retained.extend(retained);
-    repo.end_plan(plan.number)?;
-    if outcome.deleted > 0
-        && repo.store().is_far()
-        && let Protection::Stands(means) = repo.store().protection()
-    {
-        outcome.kept_by_store = Some(means);
-    }
-    Ok(())
-}
-
-/// What snapshots need that the plan did not see. Where another prune carries out the same plan, what it
-/// replaces and deletes between two listings looks like damage: then all is listed again.
-fn new_needs(
-    repo: &Repository,
-    condemned: &HashSet<PackName>,
-    seen: &HashSet<SnapshotId>,
-    monitor: &dyn Monitor,
-) -> Result<Live> {
-    let needs = || {
-        let Seen { snapshots, listed } = look(repo)?;
-        let mut walk = Walk::new(repo, standings(repo, &listed, condemned)?, monitor);
-        let mut new = snapshots.iter().filter(|s| !seen.contains(&s.id));
-        new.try_for_each(|s| walk.snapshot(&s.manifest.root))?;
-        Ok(walk.live)
-    };
-    let mut found = needs();
-    for _ in 1..LOOKS {
-        match &found {
-            Err(e) if Error::is_damage(e) => found = needs(),
-            _ => break,
-        }
-    }
-    found
-}
-
-/// Sees to it that no session is left that may rely on what the plan condemns, or names those that are.
-fn settle_sessions(repo: &Repository, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
-    // Before they are listed: whoever is heard of later is alive.
-    let now = repo.store_time(plan.number)?;
-    for session in repo.announced()? {
-        if session.seen >= plan.number {
-            continue;
-        }
-        let is_dead = now.seconds.saturating_sub(session.heard.seconds) >= limits::SESSION_DEAD_SECONDS;
-        match repo.fate(&session.id)? {
-            Fate::Committed => continue,
-            Fate::Ended => {}
-            Fate::Open if is_dead => {
-                repo.fence(&session.id)?;
-                if repo.fate(&session.id)? == Fate::Committed {
-                    // It was faster.
-                    continue;
-                }
-                outcome.ended.push(session.id);
-            }
-            Fate::Open => {
-                outcome.waiting.push(session);
-                continue;
-            }
-        }
-        // One that is alive finds the tombstone, and removes its object itself.
-        if is_dead {
-            repo.remove_session(&session.id)?;
-        }
-    }
-    Ok(())
 }

@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const FULL: u8 = 1;
@@ -54,6 +55,8 @@ pub enum Act {
     AddTenant,
     Forget,
     Prune,
+    /// It leaves there what it condemned.
+    PruneLeaving,
     MendPacks,
     SalvagePacks,
     RepairIndex,
@@ -358,10 +361,14 @@ impl Stage<'_> {
                 let there: Vec<_> = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer)).collect();
                 repo.forget(&self.scene.doomed, &there, true, &Silent).map(|_| None)
             }
-            Act::Prune => {
+            Act::Prune | Act::PruneLeaving => {
                 let repo = self.open(FULL)?;
-                let bounds = Bounds { unused_percent: 0.0, repack: None };
-                let outcome = prune::prepare(&repo, bounds, &Silent)?.execute(&Silent)?;
+                let options = prune::Options {
+                    bounds: Bounds { unused_percent: 0.0, repack: None },
+                    keep_condemned: (act == Act::PruneLeaving).then_some(Duration::from_secs(60)),
+                    ..prune::Options::default()
+                };
+                let outcome = prune::prepare(&repo, &options, &Silent)?.execute(&Silent)?;
                 assert!(outcome.waiting.is_empty(), "{}: {:?}", self.label, outcome.waiting);
                 Ok(None)
             }
@@ -465,7 +472,7 @@ impl Stage<'_> {
                 let left = snapshot::list(&self.open(FULL).unwrap()).unwrap();
                 assert!(!left.snapshots.iter().any(|s| self.scene.doomed.contains(&s.id)), "{}", self.label);
             }
-            Act::Prune => {
+            Act::Prune | Act::PruneLeaving => {
                 let repo = self.open(FULL).unwrap();
                 assert_eq!(repo.plans().unwrap().in_force, None, "{}", self.label);
             }

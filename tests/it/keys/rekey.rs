@@ -48,7 +48,8 @@ fn private_key(bundle: &Bundle) -> PrivateKey {
 /// What prune does with packs under former key pairs.
 fn rewrite(repo: &Repository) -> Result<()> {
     let bounds = Bounds { unused_percent: f64::MAX, repack: None };
-    prune::prepare_rekeyed(repo, bounds, &Silent)?.execute(&Silent).map(|_| ())
+    let options = prune::Options { bounds, is_rekeyed: true, ..prune::Options::default() };
+    prune::prepare(repo, &options, &Silent)?.execute(&Silent).map(|_| ())
 }
 
 /// A world with a third key, which is full, and two snapshots.
@@ -97,7 +98,7 @@ fn a_prune_seals_what_it_writes_anew_to_the_new_pair() {
     let stolen = private_key(&world.bundle(&repo, FULL));
     rekey(&mut repo).unwrap();
     assert_eq!(repo.sealed_to_former(&packs(&repo)).unwrap(), packs(&repo));
-    prune::prepare(&repo, Bounds { unused_percent: 0.0, repack: None }, &Silent).unwrap().execute(&Silent).unwrap();
+    prune::prepare(&repo, &Bounds { unused_percent: 0.0, repack: None }.into(), &Silent).unwrap().execute(&Silent).unwrap();
     assert_eq!(opened_by(&repo, &stolen).len(), packs(&repo).len(), "what is needed whole stays as it is");
 }
 

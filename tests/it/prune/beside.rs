@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A backup of standard input that waits for the rest of it, with its session announced.
-fn waiting_backup(place: &Place) -> Child {
+pub fn waiting_backup(place: &Place) -> Child {
     waiting_backup_of(place, b"begin;")
 }
 
@@ -85,7 +85,7 @@ fn a_backup_that_gives_no_sign_is_ended_and_finds_that_out_when_it_wakes() {
     assert_whole(&place, &kept);
 }
 
-fn open(place: &Place, key: &str, cache: &str) -> Repository {
+pub fn open(place: &Place, key: &str, cache: &str) -> Repository {
     let text = fs::read_to_string(place.path(key)).unwrap();
     let access = Access {
         store: estrato::store::open(place.path("repo").to_str().unwrap()).unwrap(),

@@ -36,6 +36,8 @@ pub struct Setup {
     pub several: bool,
     /// Index objects that get lost: then it is enough that packs hold what is needed, for a repair to find.
     pub losses: u8,
+    /// A prune may leave there what it condemned, and what an earlier one left.
+    pub leaves: bool,
     pub extents: &'static [Extent],
     pub packs: [Content; FIRST_PACKS],
     pub objects: [u16; FIRST_OBJECTS],

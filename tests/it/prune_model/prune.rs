@@ -7,6 +7,9 @@ use super::state::{
     State, TOMBSTONE, WRITERS, bits, blobs, delta, plain,
 };
 
+/// A way of choosing, or of deleting packs: what was condemned is left there.
+const LEAVES: u8 = 0x80;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Lists plans: takes up the one in force, or fixes the number of its own.
@@ -97,13 +100,14 @@ impl Protocol {
         }
         if self.prune_steps.get(usize::from(me.at) + 1) == Some(&Step::Choose) {
             let extents = 0..self.setup.extents.len() as u8;
-            out.extend(
-                extents
-                    .flat_map(|extent| [extent << 1, extent << 1 | 1])
-                    .filter(|way| way & 1 == 0 || self.setup.deltas),
-            );
+            let ways = extents.flat_map(|extent| [extent << 1, extent << 1 | 1]);
+            let ways = ways.filter(|way| way & 1 == 0 || self.setup.deltas);
+            out.extend(ways.flat_map(|way| [way, way | LEAVES]).filter(|way| way & LEAVES == 0 || me.kept != 0));
         } else {
             out.push(0);
+            if self.setup.leaves && self.prune_steps[usize::from(me.at)] == Step::DropPack {
+                out.push(LEAVES);
+            }
         }
     }
 
@@ -167,7 +171,10 @@ impl Protocol {
             }
             Step::DropPack => {
                 let condemned = state.prunes[p].condemned & state.there;
-                if condemned != 0 {
+                if how & LEAVES != 0 {
+                    state.prunes[p].kept |= condemned;
+                    state.prunes[p].condemned = 0;
+                } else if condemned != 0 {
                     self.delete_pack(state, condemned.trailing_zeros() as usize);
                     state.prunes[p].at -= 1;
                 }
@@ -175,7 +182,8 @@ impl Protocol {
             Step::Empty => {
                 let stage = if self.keeps(Rule::PlansStay) { PlanStage::Emptied } else { PlanStage::Absent };
                 let number = usize::from(state.prunes[p].number);
-                state.plans[number - 1] = Plan { stage, ..Plan::default() };
+                let kept = state.prunes[p].kept & state.there;
+                state.plans[number - 1] = Plan { stage, kept, ..Plan::default() };
             }
         }
         self.proceed(state, p, how);
@@ -217,8 +225,9 @@ impl Protocol {
 
     fn look_for_plan(&self, state: &mut State, p: usize) {
         let in_force = state.plan_in_force();
-        let last = state.last_plan();
+        let (last, kept) = (state.last_plan(), state.newest_plan().kept);
         let me = &mut state.prunes[p];
+        me.kept = kept;
         match in_force {
             None => me.number = last + 1,
             // That variant has no sweep that could begin in the middle.
@@ -235,7 +244,7 @@ impl Protocol {
     /// Chooses what to condemn, so that the rest, with what is repacked, decodes; false if the prune stops.
     fn choose(&self, state: &mut State, p: usize, how: u8) -> bool {
         let me = &state.prunes[p];
-        let usable = me.known & me.listed;
+        let usable = me.known & me.listed & !me.kept;
         let decode = |packs| match self.keeps(Rule::RemainsWithoutCircle) {
             true => state.decode(packs),
             false => state.decode_in_circles(packs),
@@ -245,8 +254,11 @@ impl Protocol {
         }
         let live = me.live & decode(usable);
         let mut condemned = me.listed & !usable;
+        if how & LEAVES != 0 {
+            condemned &= !me.kept;
+        }
         for pack in bits(usable) {
-            let goes = match self.setup.extents[usize::from(how >> 1)] {
+            let goes = match self.setup.extents[usize::from((how & !LEAVES) >> 1)] {
                 Extent::Dead => live & !decode(usable & !condemned & !(1 << pack)) == 0,
                 Extent::Wasted => blobs(state.packs[pack]) & !live != 0,
                 Extent::All => true,
@@ -273,8 +285,9 @@ impl Protocol {
         let me = &mut state.prunes[p];
         let plan = &mut state.plans[usize::from(me.number) - 1];
         if plan.stage == PlanStage::Absent {
-            let (condemned, repacked, seen) = (me.condemned, me.repacked, me.seen);
-            *plan = Plan { condemned, repacked, seen, stage: PlanStage::InForce };
+            me.kept &= !me.condemned;
+            let (condemned, kept, repacked, seen) = (me.condemned, me.kept, me.repacked, me.seen);
+            *plan = Plan { condemned, kept, repacked, seen, stage: PlanStage::InForce };
         } else if self.keeps(Rule::RefusedStops) {
             self.finish_prune(state, p);
         }
@@ -305,7 +318,7 @@ impl Protocol {
     /// Decides what to copy, and what the new index holds; false if the prune stops.
     fn account(&self, state: &mut State, p: usize) -> bool {
         let me = state.prunes[p];
-        let usable = (me.known | me.repacked) & me.listed;
+        let usable = (me.known | me.repacked) & me.listed & !me.kept;
         let decodes = state.decode(usable);
         if me.live & !decodes != 0 && self.keeps(Rule::SweepStopsAtDamage) {
             return false;

@@ -100,13 +100,17 @@ pub enum Rule {
     /// Index objects that name condemned packs are replaced with all else that they name. Without: what shares
     /// an index object with a condemned pack is lost with it.
     ReplacementKeepsEntries,
+    /// Packs that a plan condemned and left there count for nobody, and each plan says which those are. Without:
+    /// another sweep of that plan sleeps with one on its list, a writer that woke late publishes an index object
+    /// that names it, the next writer counts it, and the sweep deletes it.
+    LeftCountsForNobody,
     /// Packs go before the plan is emptied. Without: a session finds no plan in force, and counts a pack that
     /// is about to go.
     EmptiedLast,
 }
 
 /// Those that are needed each for itself: all but the order that the stop makes up for.
-pub const RULES: [Rule; 31] = [
+pub const RULES: [Rule; 32] = [
     Rule::PlansAfterSession,
     Rule::SeenBeforeCounting,
     Rule::ParentAfterPlans,
@@ -137,6 +141,7 @@ pub const RULES: [Rule; 31] = [
     Rule::NeverSpares,
     Rule::IndexBeforeDeletes,
     Rule::ReplacementKeepsEntries,
+    Rule::LeftCountsForNobody,
     Rule::EmptiedLast,
 ];
 

@@ -33,6 +33,8 @@ pub const NEEDS: Snapshot = 0x0f;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Plan {
     pub condemned: Packs,
+    /// Packs that it, or one before, condemned and left there: this stands when it was emptied.
+    pub kept: Packs,
     pub repacked: Packs,
     pub seen: Snapshots,
     pub stage: PlanStage,
@@ -77,6 +79,8 @@ pub struct Prune {
     pub at: u8,
     pub number: u8,
     pub condemned: Packs,
+    /// Packs that were left there.
+    pub kept: Packs,
     pub repacked: Packs,
     /// Snapshots that need no second walk.
     pub seen: Snapshots,
@@ -221,6 +225,11 @@ impl State {
     /// The number of the newest plan, 0 if there is none.
     pub fn last_plan(&self) -> u8 {
         (0..PRUNES).rev().find(|p| self.plans[*p].stage != PlanStage::Absent).map_or(0, |p| p as u8 + 1)
+    }
+
+    /// The newest plan, whatever became of it.
+    pub fn newest_plan(&self) -> Plan {
+        usize::from(self.last_plan()).checked_sub(1).map_or_else(Plan::default, |newest| self.plans[newest])
     }
 
     /// The plan in force, if any: the newest, unless it was emptied.

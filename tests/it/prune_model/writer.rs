@@ -123,9 +123,12 @@ impl Protocol {
             Step::Plans => {
                 let me = &mut state.writers[w];
                 me.seen = Snapshots::MAX;
+                if self.keeps(Rule::LeftCountsForNobody) {
+                    state.writers[w].condemned = state.newest_plan().kept;
+                }
                 if let Some((number, plan)) = state.plan_in_force() {
                     let me = &mut state.writers[w];
-                    (me.plan, me.condemned, me.seen) = (number, plan.condemned, plan.seen);
+                    (me.plan, me.condemned, me.seen) = (number, me.condemned | plan.condemned, plan.seen);
                 }
             }
             // The whole object is written: if a prune removed it, it stands again.

@@ -252,7 +252,7 @@ fn what_is_whole_of_a_damaged_pack_is_copied_and_what_is_lost_is_told() {
             // Nothing needs the damaged pack any more: a prune deletes it.
             let repo = world.open(FULL);
             let bounds = Bounds { unused_percent: 100.0, repack: None };
-            let pruned = prune::prepare(&repo, bounds, &Silent).unwrap().execute(&Silent).unwrap();
+            let pruned = prune::prepare(&repo, &bounds.into(), &Silent).unwrap().execute(&Silent).unwrap();
             assert!(pruned.deleted > 0 && pruned.waiting.is_empty(), "{label}: {pruned:?}");
             assert_eq!(check(&world, Depth::AllData).damages, 0, "{label}");
             kept.restores(&world);
@@ -277,7 +277,7 @@ fn what_is_lost_the_next_backup_stores_again_and_a_prune_then_clears_up() {
     assert!(warnings[0].contains("stored again"), "{warnings:?}");
     world.restores(&repo, &healed, files, kept.folder.path());
     let bounds = Bounds { unused_percent: 100.0, repack: None };
-    prune::prepare(&repo, bounds, &Silent).unwrap().execute(&Silent).unwrap();
+    prune::prepare(&repo, &bounds.into(), &Silent).unwrap().execute(&Silent).unwrap();
     assert_eq!(check(world, Depth::AllData).damages, 0);
     kept.restores(world);
 }
@@ -306,7 +306,7 @@ fn what_is_copied_is_announced_and_recorded_before() {
 
 fn prune_once(world: &World) -> estrato::error::Result<prune::Outcome> {
     let repo = world.open(FULL);
-    prune::prepare(&repo, Bounds { unused_percent: 0.0, repack: None }, &Silent)?.execute(&Silent)
+    prune::prepare(&repo, &Bounds { unused_percent: 0.0, repack: None }.into(), &Silent)?.execute(&Silent)
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn every_pack_has_the_parity_that_stood_in_the_list_when_it_was_written() {
     let there: Vec<_> = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer)).collect();
     repo.forget(&[first], &there, true, &Silent).unwrap();
     let bounds = Bounds { unused_percent: 0.0, repack: None };
-    let pruned = prune::prepare(&repo, bounds, &Silent).unwrap().execute(&Silent).unwrap();
+    let pruned = prune::prepare(&repo, &bounds.into(), &Silent).unwrap().execute(&Silent).unwrap();
     assert!(pruned.written > 0, "{pruned:?}");
     let after = packs_of(&kept.world);
     assert!(after.iter().any(|(name, _)| without.contains(name)) || !after.is_empty());

@@ -63,7 +63,7 @@ fn a_false_entry_of_a_writer_is_put_aside_and_prune_runs_again() {
     let found = maintenance::check(&repo, Depth::AllData, &Silent).unwrap();
     assert_eq!(found.damages, 0, "{:?}", found.damage);
     world.store.delete(&repo.names().snapshot(&needed)).unwrap();
-    let prepared = prune::prepare(&repo, Bounds { unused_percent: 0.0, repack: None }, &Silent).unwrap();
+    let prepared = prune::prepare(&repo, &Bounds { unused_percent: 0.0, repack: None }.into(), &Silent).unwrap();
     prepared.execute(&Silent).unwrap();
     assert_eq!(repaired(&world), IndexReport::default());
 }
@@ -207,7 +207,7 @@ fn packs_that_a_plan_condemns_are_not_indexed() {
     let plan = Plan { number: 1, condemned: vec![doomed.name], ..Plan::default() };
     repo.begin_plan(&plan).unwrap();
     assert_eq!(repaired(&world), IndexReport::default());
-    repo.end_plan(1).unwrap();
+    repo.end_plan(1, Vec::new()).unwrap();
     assert_eq!(repaired(&world).named, 1);
 }
 
