@@ -20,6 +20,7 @@ mod stream;
 mod tree;
 mod walk;
 
+pub use align::Align;
 pub use file::{Building, FileReader, Stop};
 pub use moved::pattern::of as pattern_of;
 pub use paths::Selection;

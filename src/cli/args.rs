@@ -131,6 +131,14 @@ pub struct PruneArgs {
     /// those from cold storage: 3d, or with s, m or h behind it [default: at once]
     #[arg(long, value_name = "TIME", value_parser = quantity::time)]
     pub keep_condemned: Option<Duration>,
+    /// First write anew what rests badly: shorten the chains that the newest snapshots rest on, and make deltas of
+    /// what a writer's key had to store whole
+    #[arg(long)]
+    pub optimise: bool,
+    /// Of the newest snapshots nothing rests deeper than this; 0: on nothing
+    #[arg(long, value_name = "DEPTH", default_value_t = 1, requires = "optimise",
+        value_parser = clap::value_parser!(u8).range(..=crate::limits::FRAME_DEPTH_MAX as i64))]
+    pub max_depth: u8,
 }
 
 #[derive(ValueEnum, Clone, Copy)]

@@ -3,7 +3,7 @@
 use super::args::PruneArgs;
 use super::context::Context;
 use super::{output, progress};
-use crate::maintenance::prune::{self, Bounds, Options, Outcome, Sum, Summary};
+use crate::maintenance::prune::{self, Bounds, Optimise, Optimised, Options, Outcome, Rewritten, Sum, Summary};
 use crate::monitor::{Event, Monitor as _};
 use crate::repo::{Announced, Repository, Retained};
 use anyhow::Result;
@@ -14,13 +14,27 @@ pub fn run(context: &Context, args: &PruneArgs) -> Result<ExitCode> {
     context.believe_no_copy()?;
     let repo = context.open()?;
     progress::heed_interrupts(&context.progress);
+    let mut optimised = None;
+    if args.optimise {
+        let done = prune::optimise(&repo, Optimise { deepest: args.max_depth }, args.dry_run, &*context.progress);
+        context.progress.done();
+        optimised = Some(done?);
+    }
+    let is_shown = !context.global.json && (args.dry_run || !context.global.quiet);
+    if let Some(optimised) = optimised.as_ref().filter(|_| is_shown) {
+        output::print(&rested(optimised))?;
+    }
     let options = Options {
+        preferred: optimised.as_ref().map(|optimised| optimised.packs.clone()).unwrap_or_default(),
         bounds: Bounds { unused_percent: args.max_unused, repack: args.max_repack },
         keep_condemned: args.keep_condemned,
         is_dry: args.dry_run,
         ..Options::default()
     };
-    let document = prune(context, &repo, &options)?;
+    let mut document = prune(context, &repo, &options)?;
+    if let Some(optimised) = optimised {
+        document["optimised"] = serde_json::to_value(optimised)?;
+    }
     context.tell_local();
     if context.global.json {
         output::print_json(&document)?;
@@ -52,6 +66,17 @@ pub fn prune(context: &Context, repo: &Repository, options: &Options) -> Result<
         output::print(&done(&outcome))?;
     }
     Ok(document(options.is_dry, &summary, &outcome))
+}
+
+/// What was written anew because it rested badly.
+fn rested(optimised: &Optimised) -> String {
+    let row = |what: &str, done: &Rewritten| {
+        let bytes = [done.plain_bytes, done.before_bytes, done.after_bytes].map(output::size);
+        [&[what.to_owned(), output::count(done.blobs)][..], &bytes].concat()
+    };
+    let rows = [row("chains shortened", &optimised.flattened), row("deltas of a writer's", &optimised.deltas)];
+    let heads = ["written anew", "blobs", "plain", "took", "take now"];
+    format!("{}{} read\n\n", output::table(&heads, &rows, &[1, 2, 3, 4]), output::size(optimised.read_bytes))
 }
 
 /// A backup that stands in the way.

@@ -7,7 +7,7 @@ use crate::crypto::hpke::PublicKey;
 use crate::crypto::keyfile::KeyFile;
 use crate::error::Error;
 use crate::format::key::Signer;
-use crate::maintenance::prune::{self, Bounds, Outcome, Summary};
+use crate::maintenance::prune::{self, Bounds, Options, Outcome, Summary};
 use crate::monitor::{Event, Monitor as _};
 use crate::repo::{Rekey, Repository, SlotFate};
 use anyhow::Result;

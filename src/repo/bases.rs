@@ -6,7 +6,7 @@
 use super::worth::{Far, Worth};
 use super::{Counting, Repository};
 use crate::error::Result;
-use crate::format::pack::BlobKind;
+use crate::format::pack::{BlobKind, Frame};
 use crate::id::{BaseId, BlobId};
 use crate::index::{BlobCopy, Hint};
 use crate::limits;
@@ -46,6 +46,12 @@ impl Candidate {
     fn plain(&self) -> usize {
         self.copies.iter().map(|copy| copy.size() as usize).sum()
     }
+
+    /// True if a run of `len` bytes can rest on it.
+    fn has_room(&self, len: usize) -> bool {
+        let room = limits::FRAME_BASE_PLAIN_MAX.min(len * limits::BASES_PER_RUN + limits::PIECE_MAX);
+        !self.copies.is_empty() && self.plain() <= room && self.copies.len() <= limits::FRAME_BASES_MAX
+    }
 }
 
 /// Finds bases for a session.
@@ -73,8 +79,7 @@ impl Chooser<'_> {
         while chosen.depth() > self.deepest {
             chosen = self.below(&chosen)?;
         }
-        let room = limits::FRAME_BASE_PLAIN_MAX.min(len * limits::BASES_PER_RUN + limits::PIECE_MAX);
-        if chosen.copies.is_empty() || chosen.plain() > room || chosen.copies.len() > limits::FRAME_BASES_MAX {
+        if !chosen.has_room(len) {
             return Ok(None);
         }
         if let Some(worth) = self.worth {
@@ -83,12 +88,32 @@ impl Chooser<'_> {
                 return Ok(None);
             }
         }
+        self.read(kind, &chosen).map(Some)
+    }
+
+    /// The bases of a frame that is stored: what lies below those that it has, as far down as it takes until
+    /// each copy may be rested on.
+    ///
+    /// # Errors
+    /// See [`Chooser::bases`].
+    pub fn lower(&mut self, frame: &Frame, may_rest: &dyn Fn(&BlobCopy) -> bool) -> Result<Option<Bases>> {
+        let mut chosen = Candidate { copies: Vec::new(), step: 0 };
+        for base in &frame.bases {
+            chosen.copies.extend(self.base_copy(base, frame.depth.saturating_sub(1))?);
+        }
+        while chosen.depth() > self.deepest || !chosen.copies.iter().all(|c| c.depth() == 0 || may_rest(c)) {
+            chosen = self.below(&chosen)?;
+        }
+        if chosen.has_room(frame.plain_len()) { self.read(frame.kind, &chosen).map(Some) } else { Ok(None) }
+    }
+
+    fn read(&self, kind: BlobKind, chosen: &Candidate) -> Result<Bases> {
         let mut bases = Bases { depth: chosen.depth(), ..Bases::default() };
         for copy in &chosen.copies {
             bases.plain.extend_from_slice(&self.repo.blob_copy(kind, copy)?);
             bases.ids.push(copy.id().base());
         }
-        Ok(Some(bases))
+        Ok(bases)
     }
 
     /// How far down the chain a run of `len` bytes should rest. The deltas of a chain are of all sizes:

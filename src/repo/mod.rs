@@ -28,6 +28,7 @@ mod packkeys;
 mod plans;
 pub mod policy;
 mod reading;
+mod rebase;
 mod rekey;
 mod retained;
 mod rotate;
@@ -60,6 +61,7 @@ pub use operator::{known_operator, lacking_operator, remember_operator, with_rec
 pub use packing::{Packed, TakeFrame};
 pub use plans::{Announced, Fate, Plans};
 pub use reading::{Decoded, Planned, Reading, Trust, Visit};
+pub use rebase::Rebase;
 pub use rekey::{Fate as SlotFate, Rekey, Rekeyed};
 pub use retained::{Retained, delete_all};
 pub use rotate::Rotated;

@@ -3,6 +3,7 @@
 
 mod beside;
 mod left;
+mod optimised;
 
 use crate::support::{Place, Ran, change, files_below, noise};
 use serde_json::Value;

@@ -27,11 +27,12 @@ pub(super) struct Standing {
 }
 
 /// Blobs that are needed, a bit for each.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Live {
     entries: HashMap<EntryNumber, Entry>,
 }
 
+#[derive(Clone)]
 struct Entry {
     /// For each frame the number of its first blob, and at the end that of all.
     firsts: Vec<u32>,
@@ -117,13 +118,51 @@ pub(super) struct Walk<'r> {
     /// Delta frames of which is known whether they stand on what is there: by condemned packs too, or not.
     stand: HashMap<(EntryNumber, u32, bool), bool>,
     hint: Hint,
+    /// Entries whose copies are taken before others.
+    preferred: HashSet<EntryNumber>,
+    /// What copies rest on is left out.
+    of_snapshots_alone: bool,
+    /// Blobs of which is noted that they were met, and those that were.
+    wanted: Option<&'r HashSet<BlobId>>,
+    met: HashSet<BlobId>,
 }
 
 impl<'r> Walk<'r> {
     /// Over entries that can be read.
     pub fn new(repo: &'r Repository, standing: HashMap<EntryNumber, Standing>, monitor: &'r dyn Monitor) -> Self {
-        let (walked, stand) = (HashSet::new(), HashMap::new());
-        Self { repo, monitor, standing, live: Live::default(), walked, stand, hint: Hint::default() }
+        Self {
+            repo,
+            monitor,
+            standing,
+            live: Live::default(),
+            walked: HashSet::new(),
+            stand: HashMap::new(),
+            hint: Hint::default(),
+            preferred: HashSet::new(),
+            of_snapshots_alone: false,
+            wanted: None,
+            met: HashSet::new(),
+        }
+    }
+
+    /// The same, taking copies of these entries before all others.
+    pub fn preferring(self, preferred: HashSet<EntryNumber>) -> Self {
+        Self { preferred, ..self }
+    }
+
+    /// The same, leaving out what copies rest on.
+    pub fn of_snapshots_alone(self) -> Self {
+        Self { of_snapshots_alone: true, ..self }
+    }
+
+    /// The same, noting which of these it meets.
+    pub fn looking_for(self, wanted: &'r HashSet<BlobId>) -> Self {
+        Self { wanted: Some(wanted), ..self }
+    }
+
+    /// Those that it met.
+    pub fn met(self) -> HashSet<BlobId> {
+        self.met
     }
 
     /// Notes all that a snapshot needs.
@@ -176,6 +215,12 @@ impl<'r> Walk<'r> {
 
     fn need(&mut self, kind: BlobKind, id: &BlobId) -> Result<()> {
         let repo = self.repo;
+        if self.wanted.is_some_and(|wanted| wanted.contains(id)) {
+            self.met.insert(*id);
+        }
+        if !self.preferred.is_empty() && self.take_preferred(&repo.index().copies(id)?)? {
+            return Ok(());
+        }
         let mut hint = std::mem::take(&mut self.hint);
         let found = repo.index().find(id, &mut hint, |copy| self.is_best(copy));
         self.hint = hint;
@@ -192,7 +237,7 @@ impl<'r> Walk<'r> {
     fn need_base(&mut self, above: &Frame, id: &BaseId) -> Result<()> {
         let mut copies = self.repo.index().base_copies(id)?;
         copies.retain(|copy| copy.depth() < above.depth);
-        if self.take_of(&copies)? {
+        if self.take_preferred(&copies)? || self.take_of(&copies)? {
             return Ok(());
         }
         Err(self.lost(copies.first(), || self.repo.unindexed(above.kind, id)))
@@ -227,8 +272,18 @@ impl<'r> Walk<'r> {
         Ok(is_there)
     }
 
+    fn take_preferred(&mut self, copies: &[BlobCopy]) -> Result<bool> {
+        for copy in copies.iter().filter(|copy| self.preferred.contains(&copy.entry())).cloned().collect::<Vec<_>>() {
+            if self.stands(&copy, false)? {
+                self.take(&copy)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn take(&mut self, copy: &BlobCopy) -> Result<()> {
-        if self.live.add(self.repo, copy)? {
+        if self.live.add(self.repo, copy)? && !self.of_snapshots_alone {
             let frame = copy.frame().clone();
             for base in &frame.bases {
                 self.need_base(&frame, base)?;

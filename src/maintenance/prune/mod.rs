@@ -30,10 +30,12 @@
 mod choose;
 pub(in crate::maintenance) mod copy;
 mod live;
+mod optimise;
 mod replace;
 mod sweep;
 
 pub use choose::Bounds;
+pub use optimise::{Optimise, Optimised, Rewritten, optimise};
 
 use crate::error::{Error, Result};
 use crate::format::records::{LeftPack, Plan};
@@ -77,6 +79,8 @@ pub struct Options {
     pub is_rekeyed: bool,
     /// Only to be thought out: nothing is written, not even to learn what time it is by the store's clock.
     pub is_dry: bool,
+    /// Packs whose copies are taken before others: those that [`optimise`] has written.
+    pub preferred: HashSet<PackName>,
     /// Snapshots that are taken to be forgotten already; only where it is dry.
     pub forgotten: HashSet<SnapshotId>,
 }
@@ -232,7 +236,10 @@ pub fn prepare<'r>(repo: &'r Repository, options: &Options, monitor: &dyn Monito
     let (aside, rest): (HashMap<_, _>, HashMap<_, _>) =
         listed.into_iter().partition(|(name, _)| was_left.contains_key(name));
     listed = rest;
-    let mut walk = Walk::new(repo, standings(repo, &listed, &HashSet::new())?, monitor);
+    let known = repo.index().packs()?;
+    let preferred = known.iter().filter(|pack| options.preferred.contains(&pack.name)).map(|pack| pack.number);
+    let standing = standings(repo, &listed, &HashSet::new())?;
+    let mut walk = Walk::new(repo, standing, monitor).preferring(preferred.collect());
     for snapshot in &snapshots {
         walk.snapshot(&snapshot.manifest.root)?;
     }
