@@ -13,6 +13,7 @@ mod fuzz;
 mod golden;
 mod journal;
 mod keys;
+mod life;
 mod matrix;
 mod model;
 mod order;
