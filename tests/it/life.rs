@@ -157,7 +157,9 @@ impl Life {
         for id in &lost {
             self.place.run(&["forget", id, "--quiet"]).expect_code(0);
         }
-        self.place.run(&["forget", "--host", "elsewhere", "--keep-tag", "none", "--allow-empty-group"]).expect_code(0);
+        self.place
+            .run(&["forget", "--host", "elsewhere", "--keep-tag", "none", "--allow-empty-group"])
+            .expect_code(0);
         self.kept.retain(|(id, _)| !lost.contains(id));
     }
 

@@ -268,7 +268,7 @@ fn a_mirror_is_whole_after_every_single_request() {
             let there: Vec<_> = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer)).collect();
             repo.forget(&[site.taken[0].0, site.taken[1].0], &there, true, &Silent).unwrap();
             let bounds = Bounds { unused_percent: 0.0, repack: None };
-            prune::prepare(&repo, bounds, &Silent).unwrap().execute(&Silent).unwrap();
+            prune::prepare(&repo, &bounds.into(), &Silent).unwrap().execute(&Silent).unwrap();
         }
         let whole = Site::twin(&*before);
         whole.heal();
@@ -312,7 +312,7 @@ fn what_vanishes_at_the_source_has_it_listed_again() {
         let there: Vec<_> = listing.snapshots.iter().map(|s| (s.id, &s.manifest, s.signer)).collect();
         repo.forget(&[site.taken[0].0, site.taken[2].0], &there, true, &Silent).unwrap();
         let bounds = Bounds { unused_percent: 0.0, repack: None };
-        prune::prepare(&repo, bounds, &Silent).unwrap().execute(&Silent).unwrap();
+        prune::prepare(&repo, &bounds.into(), &Silent).unwrap().execute(&Silent).unwrap();
     }
     let after = Site::objects(&*pruned);
     for number in 1..40 {

@@ -98,7 +98,10 @@ fn a_prune_seals_what_it_writes_anew_to_the_new_pair() {
     let stolen = private_key(&world.bundle(&repo, FULL));
     rekey(&mut repo).unwrap();
     assert_eq!(repo.sealed_to_former(&packs(&repo)).unwrap(), packs(&repo));
-    prune::prepare(&repo, &Bounds { unused_percent: 0.0, repack: None }.into(), &Silent).unwrap().execute(&Silent).unwrap();
+    prune::prepare(&repo, &Bounds { unused_percent: 0.0, repack: None }.into(), &Silent)
+        .unwrap()
+        .execute(&Silent)
+        .unwrap();
     assert_eq!(opened_by(&repo, &stolen).len(), packs(&repo).len(), "what is needed whole stays as it is");
 }
 
