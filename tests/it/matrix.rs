@@ -6,6 +6,7 @@ mod cell;
 mod damage;
 mod expected;
 mod prepared;
+mod repaired;
 mod told;
 
 use cell::{COMMANDS, Outcome, Row};

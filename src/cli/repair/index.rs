@@ -68,6 +68,10 @@ fn told(report: &IndexReport, is_dry: bool) -> String {
         let _ = writeln!(text, "{packs} ({size}) would be read: no full key has said yet what they hold");
         return text;
     }
+    for bad in report.broken.iter().take(SHOWN) {
+        let _ = writeln!(text, "{}: {}; what opens of it is indexed", bad.object, output::escaped_text(&bad.why));
+    }
+    beyond(&mut text, report.broken.len(), ("damaged pack", "damaged packs"));
     for unread in report.unread.iter().take(SHOWN) {
         let frame = unread.frame.map(|number| format!(" frame {number}:")).unwrap_or_default();
         let _ = writeln!(text, "{}:{frame} {}", unread.pack, output::escaped_text(&unread.why));
@@ -85,8 +89,8 @@ fn told(report: &IndexReport, is_dry: bool) -> String {
         let many = output::counted(report.retained, "object is", "objects are");
         let _ = writeln!(text, "{many} retained by the store: nothing reads what is replaced");
     }
-    if report.unread_all > 0 {
-        text.push_str("'estrato repair packs' may bring back what could not be read; then repair the index again\n");
+    if report.unread_all > 0 || !report.broken.is_empty() {
+        text.push_str("'estrato repair packs' may mend these packs; then repair the index again\n");
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use super::damage::{Damage, Kind, apply};
 use super::prepared::{Files, Prepared, copy, link};
+use super::repaired::Mended;
 use crate::support::{Ran, files_below};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -237,6 +238,26 @@ impl<'p> Row<'p> {
     /// What a check says that has no key.
     pub fn keyless(&self) -> Result<Outcome, String> {
         self.check(&["--store-only"])
+    }
+
+    /// What comes of a repair, and what a check says then.
+    pub fn repaired(&self, repair: &[&str]) -> Result<Mended, String> {
+        let before = self.check(&["--read-data"]);
+        let ran = self.run("all", "key", "cache", repair);
+        let after = self.check(&["--read-data"]);
+        // Once is enough.
+        let stored = files_below(&self.folder.join("all/repo"));
+        let again = self.run("all", "key", "cache", repair);
+        if again.code() != ran.code() || files_below(&self.folder.join("all/repo")) != stored {
+            return Err(format!("once more, after {}: {}", told(&ran), told(&again)));
+        }
+        match (ran.code(), &after) {
+            (0, Ok(Outcome::Fine)) if before != after => Ok(Mended::Clean),
+            (4, Ok(Outcome::Found)) => Ok(Mended::Told),
+            (0, Ok(Outcome::Found)) if ran.stdout().contains("is repaired") => Ok(Mended::Told),
+            (0, _) if before == after => Ok(Mended::Untouched),
+            _ => Err(format!("{before:?} before, {after:?} after {}", told(&ran))),
+        }
     }
 
     fn check(&self, more: &[&str]) -> Result<Outcome, String> {

@@ -18,6 +18,9 @@ pub enum Kind {
     Tree,
     Index,
     Snapshot,
+    Hold,
+    Forgotten,
+    Damaged,
 }
 
 /// What happens to it.
@@ -79,6 +82,8 @@ impl Damage {
         match kind {
             // Which version it lacks, a machine tells by its number.
             Kind::Signers if self == Self::Missing => names.push("list of signers (5)".into()),
+            // That which the one before says.
+            Kind::Damaged => names.push(p.damage.1.clone()),
             Kind::Snapshot => names.push(format!("there is no snapshot {}", p.snapshots[1].0)),
             _ => {}
         }
@@ -92,7 +97,7 @@ impl Damage {
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Repo,
         Self::Tenant,
         Self::Slot,
@@ -104,6 +109,9 @@ impl Kind {
         Self::Tree,
         Self::Index,
         Self::Snapshot,
+        Self::Hold,
+        Self::Forgotten,
+        Self::Damaged,
     ];
 
     /// As the table calls it.
@@ -120,6 +128,9 @@ impl Kind {
             Self::Tree => "tree pack",
             Self::Index => "index object",
             Self::Snapshot => "snapshot",
+            Self::Hold => "hold",
+            Self::Forgotten => "record of what was forgotten",
+            Self::Damaged => "record of damage",
         }
     }
 
@@ -137,13 +148,17 @@ impl Kind {
             Self::Tree => p.trees[0].clone(),
             Self::Index => p.indexes[0].clone(),
             Self::Snapshot => p.snapshot(1),
+            Self::Hold => p.hold.clone(),
+            Self::Forgotten => p.forgotten.clone(),
+            Self::Damaged => p.damage.0[1].clone(),
         }
     }
 
     /// Another of its kind, of the same tenant.
     pub fn sibling(self, p: &Prepared) -> Option<Name> {
         Some(match self {
-            Self::Repo | Self::Tenant | Self::Session => return None,
+            Self::Repo | Self::Tenant | Self::Session | Self::Hold | Self::Forgotten => return None,
+            Self::Damaged => p.damage.0[0].clone(),
             Self::Slot => p.second_slot.clone(),
             Self::OtherSlot => p.slot.clone(),
             Self::Signers => p.signers[4].clone(),
@@ -158,7 +173,7 @@ impl Kind {
     /// The other tenant's.
     pub fn theirs(self, p: &Prepared) -> Option<Name> {
         Some(match self {
-            Self::Repo => return None,
+            Self::Repo | Self::Hold | Self::Forgotten | Self::Damaged => return None,
             Self::Tenant => p.other.tenant.clone(),
             Self::Slot | Self::OtherSlot => p.other.slot.clone(),
             Self::Signers | Self::OldSigners => p.other.signers.clone(),
@@ -178,6 +193,7 @@ impl Kind {
             Self::Repo => "repo.json.copy".into(),
             Self::Tenant => "tenants/elsewhere/tenant".into(),
             Self::Signers | Self::OldSigners => format!("{OURS}keys/signers.00000007"),
+            Self::Damaged => format!("{OURS}prune/damage.00000003"),
             // The last digit is another: a pack stays in its folder.
             _ => {
                 let (digits, last) = last.split_at(last.len() - 1);
@@ -190,7 +206,7 @@ impl Kind {
     fn old(self, p: &Prepared, repo: &Path) -> Option<Vec<u8>> {
         match self {
             // There never was another.
-            Self::Repo | Self::Tenant | Self::Session => None,
+            Self::Repo | Self::Tenant | Self::Session | Self::Hold | Self::Forgotten => None,
             Self::Slot | Self::OtherSlot => Some(p.gone_slot.1.clone()),
             _ => self.sibling(p).map(|sibling| fs::read(repo.join(sibling)).unwrap()),
         }
@@ -220,7 +236,13 @@ impl Kind {
                 ("tag", len - 56),
                 ("tenant id", len - 40),
             ]),
-            Self::Signers | Self::OldSigners | Self::Session | Self::Index => {
+            Self::Signers
+            | Self::OldSigners
+            | Self::Session
+            | Self::Index
+            | Self::Hold
+            | Self::Forgotten
+            | Self::Damaged => {
                 regions.extend([("salt", 20), ("signer", 50), ("signature", 90), ("payload", 140), ("tag", len - 40)])
             }
             Self::Snapshot => regions.extend([
@@ -251,7 +273,7 @@ impl Kind {
         all.extend(self.sibling(p).map(|_| Swapped));
         all.extend(self.theirs(p).map(|_| SwappedTenant));
         // Of these there never was another.
-        if !matches!(self, Self::Repo | Self::Tenant | Self::Session) {
+        if !matches!(self, Self::Repo | Self::Tenant | Self::Session | Self::Hold | Self::Forgotten) {
             all.push(Old);
         }
         let len = fs::metadata(p.place.path("repo").join(self.name(p))).unwrap().len() as usize;
@@ -260,7 +282,9 @@ impl Kind {
         all.extend(match self {
             Self::Tenant => vec![Rehashed("format"), Rehashed("public key")],
             Self::Slot => vec![Rehashed("format"), Rehashed("sealed")],
-            Self::Signers | Self::Session | Self::Snapshot => vec![Rehashed("format"), Rehashed("payload")],
+            Self::Signers | Self::Session | Self::Snapshot | Self::Hold | Self::Forgotten | Self::Damaged => {
+                vec![Rehashed("format"), Rehashed("payload")]
+            }
             _ => Vec::new(),
         });
         all

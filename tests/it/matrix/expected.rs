@@ -156,7 +156,27 @@ pub const EXPECTED: &[(Kind, &[Damage], [Outcome; 8])] = &[
         [Fine, Warned, Fine, Warned, Warned, Warned, Found, Found],
     ),
     (Snapshot, &[Rehashed("payload")], [Fine, Warned, Fine, Warned, Warned, Warned, Found, Found]),
+    // Whatever lies there holds.
+    (Hold, &[Missing], NOBODY),
+    (Hold, &[Truncated, Grown, Zeroed, Renamed, Doubled], NAMED),
+    (Hold, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NAMED),
+    (Hold, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("format"), Rehashed("payload")], NAMED),
+    // What it says nobody misses but who leads to it: here nobody does.
+    (Forgotten, &[Missing], NOBODY),
+    (Forgotten, &[Truncated, Grown, Zeroed, Renamed, Doubled], NAMED),
+    (Forgotten, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], NAMED),
+    (Forgotten, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("format"), Rehashed("payload")], NAMED),
+    // The one before is in force again: what is read whole is taken off it.
+    (Damaged, &[Missing], [Warned, Warned, Warned, Fine, Fine, Fine, Found, Fine]),
+    (Damaged, &[Truncated, Grown, Zeroed, Renamed, Doubled, Swapped, Old], DOUBTED),
+    (Damaged, &[Bit("format"), Bit("type"), Bit("cipher"), Bit("salt"), Bit("signer"), Bit("signature")], DOUBTED),
+    (Damaged, &[Bit("payload"), Bit("tag"), Bit("closing hash"), Rehashed("payload")], DOUBTED),
+    // Where a newer program has written, an older one writes no more.
+    (Damaged, &[Rehashed("format")], [NO, NO, NO, Fine, Fine, Fine, Found, Found]),
 ];
+
+/// Whoever writes says so, and goes by what else there is.
+const DOUBTED: [Outcome; 8] = [Warned, Warned, Warned, Fine, Fine, Fine, Found, Found];
 
 /// As [`THIS_KEY`]: nothing tells it from a key that was never admitted.
 const KEY_UNKNOWN: [Outcome; 8] = {
@@ -171,6 +191,8 @@ pub const WITHOUT_KEY: &[(&[Kind], &[Damage], Outcome)] = &[
     (&[Repo], &[Zeroed, Missing, Renamed], Found),
     (&[Tenant], &[Zeroed, Missing, Renamed], Found),
     (&[Slot, OtherSlot, Signers, OldSigners, Session, Data, Tree, Index, Snapshot], &[Zeroed], Found),
+    (&[Hold, Forgotten, Damaged], &[Zeroed], Found),
+    (&[Hold, Forgotten, Damaged], &[Missing, Renamed, Doubled, Swapped, Old], Unread),
     // Every version of the list stays; the newest may be the one before.
     (&[OldSigners], &[Missing, Renamed], Found),
     (&[Signers], &[Missing], Unread),

@@ -38,6 +38,12 @@ pub struct Prepared {
     pub signers: Vec<Name>,
     /// What an interrupted backup left.
     pub session: Name,
+    /// A hold on the first snapshot.
+    pub hold: Name,
+    /// The record of a snapshot that was forgotten.
+    pub forgotten: Name,
+    /// Records of damage: of a pack that nothing needs, and the newest, that it is whole again; and the pack.
+    pub damage: ([Name; 2], Name),
     /// Objects of the other tenant, one of a kind.
     pub other: Other,
 }
@@ -77,6 +83,8 @@ impl Prepared {
         let gone_slot = (gone.clone(), fs::read(place.path("repo").join(&gone)).unwrap());
         expect(place.run(&["key", "remove", "gone"]));
         let other = other(&place);
+        let forgotten = forgotten(&place);
+        let damage = damaged(&place);
 
         let mut prepared = Self {
             snapshots: Vec::new(),
@@ -89,6 +97,9 @@ impl Prepared {
             gone_slot,
             signers: Vec::new(),
             session: Name::new(),
+            hold: Name::new(),
+            forgotten,
+            damage,
             other,
             place,
         };
@@ -96,6 +107,9 @@ impl Prepared {
             prepared.stage(stage, keys);
         }
         prepared.session = session(&prepared.place, OURS, "key", "default");
+        let held = prepared.snapshots[0].0.clone();
+        expect(prepared.place.run(&["--cache-dir", "cache", "hold", "add", &held, "--why", "case 17"]));
+        prepared.hold = format!("{OURS}holds/{held}");
         let keys = objects(&prepared.place, OURS, "keys");
         prepared.signers = keys.into_iter().filter(|name| name.contains("signers")).collect();
         assert_eq!(prepared.signers.len(), 6, "each change of the keys is a version");
@@ -142,6 +156,35 @@ impl Place {
         let [a, b] = packs else { panic!("two packs were expected: {packs:?}") };
         if size(a) > size(b) { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) }
     }
+}
+
+/// A stream that is stored and forgotten; what says so.
+fn forgotten(place: &Place) -> Name {
+    place.write("forgotten", noise("forgotten", 3000));
+    let mut command = place.command(&["--cache-dir", "cache", "snapshot", "--stdin", "--name", "gone", "--json"]);
+    let input = std::fs::File::open(place.path("forgotten")).unwrap();
+    let ran = Ran::of(command.stdin(input)).expect_code(0);
+    let id = ran.json()["snapshot"].as_str().unwrap().to_owned();
+    place.run(&["--cache-dir", "cache", "forget", &id]).expect_code(0);
+    objects(place, OURS, "forgotten").remove(0)
+}
+
+/// Damages the largest pack, which nothing needs, and makes it whole again, each time with a check.
+fn damaged(place: &Place) -> ([Name; 2], Name) {
+    let packs = objects(place, OURS, "packs");
+    let size = |name: &&Name| fs::metadata(place.path("repo").join(name)).unwrap().len();
+    let pack = packs.iter().max_by_key(size).unwrap().clone();
+    let path = place.path("repo").join(&pack);
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    bytes[1200] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    place.run(&["--cache-dir", "cache", "check", "--read-data"]).expect_code(4);
+    fs::write(&path, whole).unwrap();
+    place.run(&["--cache-dir", "cache", "check", "--read-data"]).expect_code(0);
+    let records = objects(place, OURS, "prune");
+    let [first, second] = &records[..] else { panic!("two records were expected: {records:?}") };
+    ([first.clone(), second.clone()], pack)
 }
 
 /// A tenant of its own key, with one snapshot and an interrupted session.

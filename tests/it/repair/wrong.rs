@@ -143,7 +143,7 @@ fn packs_that_rest_on_one_another_are_read_part_by_part() {
     ];
     let second = vec![frame(&repo, &touched(&a), Some((&a, 0))), frame(&repo, &b, None)];
     let mut right = [pack(&world, &repo, first), pack(&world, &repo, second)];
-    right.sort_by(|a, b| a.name.cmp(&b.name));
+    right.sort_by_key(|a| a.name);
     let report = repaired(&world);
     assert_eq!((report.packs, report.unread_all), (2, 0), "{report:?}");
     let repo = world.open(FULL);

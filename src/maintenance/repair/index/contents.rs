@@ -3,6 +3,7 @@
 //! frame rests on is looked up by id in the index, and in the pack itself.
 
 use crate::error::{Error, Result};
+use crate::format::header;
 use crate::format::index::PackEntry;
 use crate::format::pack::{Directory, Frame};
 use crate::id::{BaseId, BlobId, PackName};
@@ -22,6 +23,8 @@ pub(super) enum Found {
     Contents(Box<Contents>),
     /// Nothing: why not.
     Unreadable(String),
+    /// It is another object that is whole, under this one's name: why that is known.
+    Stranger(String),
     /// Nothing: it must be thawed first.
     Frozen,
     /// It is not there any more.
@@ -87,6 +90,9 @@ pub(super) fn read(repo: &Repository, name: &PackName) -> Result<Found> {
     let open = |bytes: &[u8]| WholePack::open(&realm, private, name, bytes);
     let (pack, bytes, broken) = match open(&bytes) {
         Ok(pack) => (pack, bytes, None),
+        Err(e) if header::opened(&bytes).is_ok() && !pack::is_itself(name, &bytes) => {
+            return Ok(Found::Stranger(object_of(&e).1));
+        }
         Err(e) => {
             let why = object_of(&e).1;
             // As readers read it: by its parity, or what is left of it.

@@ -93,6 +93,9 @@ pub struct IndexReport {
     pub blobs: u64,
     /// Entries that say what is not so.
     pub false_entries: Vec<FalseEntry>,
+    /// Packs that are not what their names are the hashes of, and whose frames are indexed as far as they open:
+    /// the first `limits::REPORT_MAX`.
+    pub broken: Vec<BadObject>,
     /// What could not be read: the first `limits::REPORT_MAX`.
     pub unread: Vec<Unread>,
     /// Things that could not be read in all.
@@ -161,7 +164,7 @@ pub(super) fn says_something(repo: &Repository, name: &PackName) -> Result<bool>
         Found::Contents(contents) => Ok(contents.known() > 0 || !contents.waiting.is_empty()),
         // What is in there is not known yet.
         Found::Frozen => Ok(true),
-        Found::Unreadable(_) | Found::Gone => Ok(false),
+        Found::Unreadable(_) | Found::Stranger(_) | Found::Gone => Ok(false),
     }
 }
 
@@ -186,7 +189,7 @@ struct Repair<'r> {
     /// Entries of others that were found true, or false.
     proved: HashSet<(IndexName, PackName)>,
     aside: BTreeSet<(IndexName, PackName)>,
-    /// Packs that could not be read at all, and that no full key answers for.
+    /// Packs of which nothing could be read, and that no full key answers for.
     unanswered: BTreeSet<PackName>,
     unread: BTreeMap<PackName, Vec<Unread>>,
     read: BTreeMap<PackName, State>,
@@ -445,8 +448,16 @@ impl<'r> Repair<'r> {
                 self.unanswered.insert(job.name);
                 return Ok(true);
             }
+            // Nobody can have said anything true of it.
+            Found::Stranger(why) => {
+                self.unread.insert(job.name, vec![unread(None, &why)]);
+                return Ok(true);
+            }
             Found::Frozen => {
-                self.unread.insert(job.name, vec![unread(None, "it must be thawed before it can be read")]);
+                // Where nothing is wrong a writer's word is enough.
+                if job.claims.is_empty() || self.report.is_damaged() {
+                    self.unread.insert(job.name, vec![unread(None, "it must be thawed before it can be read")]);
+                }
                 self.unanswered.insert(job.name);
                 return Ok(true);
             }
@@ -456,9 +467,14 @@ impl<'r> Repair<'r> {
         if waits && !in_part {
             return Ok(false);
         }
-        let mut troubles: Vec<Unread> = contents.broken.iter().map(|why| unread(None, why)).collect();
         let frames = contents.bad.iter().chain(&contents.waiting);
-        troubles.extend(frames.map(|(number, why)| unread(Some(*number), why)));
+        let troubles: Vec<Unread> = frames.map(|(number, why)| unread(Some(*number), why)).collect();
+        if let Some(why) = &contents.broken
+            && !self.read.contains_key(&job.name)
+            && self.report.broken.len() < limits::REPORT_MAX
+        {
+            self.report.broken.push(BadObject { object: pack.clone(), why: why.clone() });
+        }
         match troubles.is_empty() {
             true => self.unread.remove(&job.name),
             false => self.unread.insert(job.name, troubles),

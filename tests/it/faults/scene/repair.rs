@@ -1,7 +1,7 @@
 //! Repositories to be repaired: one whose index is damaged, and one whose snapshots have lost something.
 
 use super::{Act, FULL, Scene, Stage, tree};
-use estrato::error::Result;
+use estrato::error::{Error, Result};
 use estrato::maintenance::repair::{HowIndex, HowSnapshots, repair_index, repair_snapshots};
 use estrato::monitor::Silent;
 use estrato::restore;
@@ -55,15 +55,14 @@ impl Scene {
 impl Stage<'_> {
     pub(super) fn repair_index(&self) -> Result<()> {
         let report = repair_index(&self.open(FULL)?, HowIndex::default(), &Silent)?;
-        assert!(report.is_whole(), "{}: {report:?}", self.label);
-        Ok(())
+        // What was torn as it was read says so, and is kept.
+        if report.is_whole() { Ok(()) } else { Err(Error::damaged("index", format!("{report:?}"))) }
     }
 
     pub(super) fn repair_snapshots(&self) -> Result<()> {
         let how = HowSnapshots { program: "test".into(), ..HowSnapshots::default() };
         let report = repair_snapshots(&self.open(FULL)?, &how, &Silent)?;
-        assert!(report.is_whole(), "{}: {report:?}", self.label);
-        Ok(())
+        if report.is_whole() { Ok(()) } else { Err(Error::damaged("snapshots", format!("{report:?}"))) }
     }
 
     /// For each snapshot that has lost something one stands that gives back the rest; the others are as they were.
