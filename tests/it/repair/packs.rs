@@ -353,7 +353,10 @@ fn beside_prunes_and_backups_nothing_is_lost() {
 fn a_copy_that_no_full_key_answers_for_does_not_keep_a_blob_from_being_copied() {
     let kept = Kept::new(0);
     let world = kept.world.twin();
-    // A writer's entry claims that all the pack's blobs lie in another, which they do not.
+    // A writer's entry claims that all the pack's blobs lie in one of its own, which is large enough.
+    let own = tempfile::tempdir().unwrap();
+    std::fs::write(own.path().join("z"), noise("z", 2_500_000)).unwrap();
+    world.backup(&world.open(WRITER), own.path());
     let repo = world.open(FULL);
     repo.sync_index().unwrap();
     let (name, bytes) = kept.pack(StorageClass::Data);
@@ -363,7 +366,9 @@ fn a_copy_that_no_full_key_answers_for_does_not_keep_a_blob_from_being_copied() 
     let (_, mut index) = repo.read_index(&said).unwrap();
     index.packs.retain(|pack| pack.name == name);
     index.packs.iter_mut().for_each(|pack| (pack.name, pack.size) = (other.name, other.size));
-    world.index(&repo, &index, &world.signing(&repo, WRITER));
+    assert!(other.size > bytes.len() as u64, "or nobody reads the entry");
+    let claim = world.index(&repo, &index, &world.signing(&repo, WRITER));
+    assert!(world.open(FULL).read_index(&claim).is_ok());
     befall(&world, &name, MENDABLE[4], &bytes);
     let done = repair(&world, &ALL);
     assert_eq!((done.damaged[0].remedy, done.lost_blobs), (Remedy::Copied, 0), "{done:?}");
