@@ -24,6 +24,8 @@ pub const FRAME_BASE_PLAIN_MAX: usize = 4 * 1024 * 1024;
 pub const FRAME_DEPTH_MAX: u8 = 16;
 /// Frames that may be decoded to get one blob: bases that rest on many others must end somewhere.
 pub const BLOB_FRAMES_MAX: usize = 4096;
+/// Frames that may be decoded besides for copies that turn out to be none, before they count there as well.
+pub const BLOB_FRAMES_IN_VAIN: usize = 1 << 20;
 /// Frames in a pack at most.
 pub const PACK_FRAMES_MAX: usize = 65_536;
 /// Blobs in a pack at most: bounds the directory and the index entry.
@@ -238,8 +240,8 @@ pub const READ_GROUP_PLAIN: usize = 32 * 1024 * 1024;
 pub const READ_GROUP_PLAIN_MIN: usize = 4 * 1024 * 1024;
 /// How often, on average, a frame of a plan may be decoded once more.
 pub const READ_AGAIN: usize = 16;
-/// Frames of which a thread knows that they failed, before it forgets them.
-pub const READ_FAILED_MAX: usize = 4096;
+/// Frames and copies of which a thread knows that they failed, before it forgets them.
+pub const READ_FAILED_MAX: usize = 16_384;
 /// Plaintext kept for frames that rest on it and are still to come, bytes.
 pub const READ_KEPT: usize = 32 * 1024 * 1024;
 /// Stored bytes fetched by one request of a restore or a check.

@@ -15,6 +15,7 @@ pub mod lock;
 mod map;
 mod recent;
 mod rows;
+mod trust;
 
 pub use db::{open_private_file, plan_once, remove_files};
 pub use fault::is_damage;
@@ -32,6 +33,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use trust::Trust;
 
 /// Number of a pack's entry in the local database. A pack that two index
 /// objects name has two.
@@ -121,6 +123,7 @@ pub struct Index {
     /// Why the file had to be made anew when it was opened.
     lost: Option<String>,
     keeper: OnceLock<Box<dyn Keeper>>,
+    trust: Trust,
     /// How often it was made again.
     made: AtomicU32,
 }
@@ -158,6 +161,7 @@ impl Index {
             folder: None,
             lost: None,
             keeper: OnceLock::new(),
+            trust: Trust::default(),
             made: AtomicU32::new(0),
         }
     }
@@ -231,7 +235,9 @@ impl Index {
     /// # Errors
     /// See [`Index::objects`].
     pub fn add(&self, name: &IndexName, signer: &SignerId, object: &IndexObject) -> Result<Vec<EntryNumber>> {
-        self.ask(|db| db.add(name, signer, object))
+        let added = self.ask(|db| db.add(name, signer, object));
+        self.trust.hear(signer, object);
+        added
     }
 
     /// Drops objects that are no longer in the store, and their entries.
@@ -306,7 +312,8 @@ impl Index {
         Ok(Some(group))
     }
 
-    /// Every copy of a blob, those that rest on the fewest others first.
+    /// Every copy of a blob: those first that the key in use, or a full key, has indexed or vouched for, and of
+    /// these and of all others those first that rest on the fewest.
     ///
     /// # Errors
     /// See [`Index::objects`].
@@ -314,7 +321,7 @@ impl Index {
         self.known_copies(Wanted::Blob(id), true)
     }
 
-    /// Every copy of a blob on which others rest, those that rest on the fewest others first.
+    /// Every copy of a blob on which others rest, in the same order.
     ///
     /// # Errors
     /// See [`Index::objects`].
@@ -331,8 +338,12 @@ impl Index {
             for group in found.iter().map(BlobCopy::group) {
                 lock(&self.cache).groups.keep(group.number, group, group.blobs());
             }
-            // Plain copies first: they rest on nothing.
-            found.sort_by_key(|copy| (copy.depth(), copy.group().number));
+            // Of each signer's plain copies first: they rest on nothing.
+            let doubtful = match &found[..] {
+                [first, others @ ..] if others.iter().any(|copy| copy.entry() != first.entry()) => self.doubtful()?,
+                _ => Arc::default(),
+            };
+            found.sort_by_key(|copy| (doubtful.contains(&copy.entry()), copy.depth(), copy.group().number));
             // Numbers that a damaged file gave stand for nothing in the one that took its place.
             if self.made.load(Ordering::Acquire) == made {
                 return Ok(found);

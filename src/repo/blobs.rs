@@ -127,7 +127,7 @@ impl Repository {
         if let Some(frame) = self.frames.get(name) {
             return Ok(frame);
         }
-        if let Some(known) = budget.failed.get(&name).and_then(Error::retold) {
+        if let Some(known) = budget.failed.get(&(name, None)).and_then(Error::retold) {
             return Err(known);
         }
         if !budget.takes_one() {
@@ -135,8 +135,8 @@ impl Repository {
             return Err(Error::damaged(object, format!("frame {} rests on too many others", name.1)));
         }
         let decoded = self.decoded_within(name, copy, budget);
-        if let Some(e) = decoded.as_ref().err().and_then(Error::retold) {
-            budget.failed.insert(name, e);
+        if let Err(e) = &decoded {
+            budget.note_failed((name, None), e);
         }
         decoded
     }
@@ -216,7 +216,7 @@ impl Repository {
     /// # Errors
     /// See [`Repository::blob`].
     pub fn base(&self, frame: &Frame, id: &BaseId, failed: &mut Failed) -> Result<Vec<u8>> {
-        if failed.len() > limits::READ_FAILED_MAX {
+        if failed.len() >= limits::READ_FAILED_MAX {
             failed.clear();
         }
         let mut budget = Budget { failed: std::mem::take(failed), ..Budget::default() };
@@ -292,8 +292,12 @@ impl Repository {
     }
 
     fn any_copy(&self, kind: BlobKind, id: &BlobId, last: &mut Error) -> Result<Option<Vec<u8>>> {
+        let mut of_deltas = Budget::default();
         for copy in self.index.copies(id)? {
-            match self.copy_of(kind, &copy, &mut Budget::default()) {
+            // However many plain ones are false, each costs one frame.
+            let mut of_plain = Budget::default();
+            let budget = if copy.depth() == 0 { &mut of_plain } else { &mut of_deltas };
+            match self.copy_of(kind, &copy, budget) {
                 Ok(blob) => return Ok(Some(blob)),
                 Err(e) if e.is_damage() || e.is_frozen() => *last = e,
                 Err(e) => return Err(e),
@@ -316,6 +320,20 @@ impl Repository {
     }
 
     fn copy_of(&self, kind: BlobKind, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
+        let name = ((copy.entry(), copy.frame_number()), Some(copy.at()));
+        if let Some(known) = budget.failed.get(&name).and_then(Error::retold) {
+            return Err(known);
+        }
+        let before = budget.left;
+        let found = self.copy_within(kind, copy, budget);
+        if let Err(e) = &found {
+            budget.note_failed(name, e);
+            budget.give_back(before);
+        }
+        found
+    }
+
+    fn copy_within(&self, kind: BlobKind, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
         let frame = self.frame_within(copy, budget)?;
         let end = copy.at() as usize + copy.size() as usize;
         let blob = frame.get(copy.at() as usize..end).unwrap_or_default();
@@ -333,18 +351,21 @@ impl Repository {
 /// What may still be done for one blob: whoever writes index entries could make one rest on more than
 /// anyone could go through.
 struct Budget {
-    /// Frames that may still be decoded.
+    /// Frames that may still be decoded for a copy that is right.
     left: usize,
+    /// The same for copies that are found to be none.
+    in_vain: usize,
     failed: Failed,
 }
 
-/// Frames that failed, and why. Many ways may lead to one, and to take each of them would use up what is
-/// left before a copy is tried that is right.
-pub type Failed = HashMap<FrameName, Error>;
+/// Frames that failed, and copies in frames that did not, by where they begin there; and why. Many ways may
+/// lead to one, and to take each of them would use up what is left before a copy is tried that is right.
+pub type Failed = HashMap<(FrameName, Option<u32>), Error>;
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { left: limits::BLOB_FRAMES_MAX, failed: Failed::default() }
+        let (left, in_vain) = (limits::BLOB_FRAMES_MAX, limits::BLOB_FRAMES_IN_VAIN);
+        Self { left, in_vain, failed: Failed::default() }
     }
 }
 
@@ -353,6 +374,24 @@ impl Budget {
         let left = self.left > 0;
         self.left = self.left.saturating_sub(1);
         left
+    }
+
+    fn note_failed(&mut self, what: (FrameName, Option<u32>), e: &Error) {
+        // Where no more may be decoded, nothing is known of the frame.
+        if self.left > 0
+            && self.failed.len() < limits::READ_FAILED_MAX
+            && let Some(e) = e.retold()
+        {
+            self.failed.insert(what, e);
+        }
+    }
+
+    /// A copy was none: what it cost is not missed where the next is tried, unless there is no end to it.
+    fn give_back(&mut self, before: usize) {
+        let spent = before.saturating_sub(self.left);
+        let back = spent.min(self.in_vain);
+        self.in_vain -= back;
+        self.left += back;
     }
 }
 

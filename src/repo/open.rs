@@ -6,7 +6,7 @@ use super::mended::MendedPacks;
 use super::met::{Meeting, Memory};
 use super::packkeys::PackKeys;
 use super::sync::StoreKeeper;
-use super::{FrameCache, FullKeys, LocalFolder, Repository, keys, salvage};
+use super::{FrameCache, FullKeys, LocalFolder, Repository, full_signers, keys, salvage};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
 use crate::crypto::aead::KeyBytes;
@@ -115,12 +115,14 @@ impl Repository {
         if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
             local.unusable(&e);
         }
-        let index = open_index(&local)?.kept(Box::new(StoreKeeper::new(
+        let keeper = StoreKeeper::new(
             (&store, &names),
             (record.id, &bundle.id_key),
             (&signers, tenant_verifying),
             (&local, meeting.mirror.is_some()),
-        )));
+        );
+        let full_signers = full_signers(&signers, tenant_verifying);
+        let index = open_index(&local)?.kept(Box::new(keeper)).trusting(signing.id(), full_signers);
         let chunker = Chunker::new(&keys.gear);
         Ok(Self {
             store,

@@ -188,6 +188,7 @@ impl Repository {
         if !held.is_empty() {
             self.index.remove(&held)?;
         }
+        self.index.weigh_again();
         Ok(problems)
     }
 

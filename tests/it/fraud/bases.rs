@@ -3,10 +3,11 @@
 use super::writer::public_key;
 use super::{MALLORY, with_mallory};
 use crate::support::noise;
-use crate::world::{FULL, World};
-use estrato::format::index::{IndexObject, PackEntry};
+use crate::world::{FULL, WRITER, World};
+use estrato::format::index::{IndexObject, PackEntry, Vouched};
 use estrato::format::pack::{BlobKind, Codec, StorageClass};
 use estrato::id::{BaseId, BlobId};
+use estrato::limits;
 use estrato::monitor::Silent;
 use estrato::pack::{Bases, Compressor, EncodedFrame, PackBuilder, PlainFrame};
 use estrato::repo::{Reading, Repository, Trust};
@@ -67,6 +68,10 @@ fn pack(world: &World, repo: &Repository, frames: Vec<EncodedFrame>) -> PackEntr
     let pack = builder.finish().unwrap();
     world.store.write(&repo.names().pack(&pack.entry.name), pack.bytes.into()).unwrap();
     pack.entry
+}
+
+fn packs(packs: Vec<PackEntry>) -> IndexObject {
+    IndexObject { packs, ..IndexObject::default() }
 }
 
 /// Publishes forged packs, and behind them the honest one; its object, and a full key that has seen
@@ -163,4 +168,68 @@ fn forged_frames_that_rest_on_forged_ones_a_thousand_times_leave_a_plan_enough_f
     let wide = (1..BLOBS).map(|n| forged(&days[n], &[days[n].0.base(); 1024], 16)).collect();
     let (object, repo) = published(&world, vec![wrong, wide], honest(&days));
     nothing_is_hidden(&repo, &object, &days);
+}
+
+/// More frames than a reader decodes for one blob, each whole and each said to hold this one.
+fn flood((id, _): &(BlobId, Vec<u8>)) -> Vec<EncodedFrame> {
+    let one = |n: u32| {
+        let plain = format!("{n:010}").into_bytes();
+        EncodedFrame::plain(Codec::Raw, BlobKind::Chunk, plain, vec![10], vec![*id])
+    };
+    (0..limits::BLOB_FRAMES_MAX as u32 + 4).map(one).collect()
+}
+
+#[test]
+fn more_false_copies_of_a_base_than_may_be_decoded_hide_no_honest_one() {
+    let world = with_mallory();
+    let days = days(&world.open(FULL));
+    let (object, repo) = published(&world, vec![flood(&days[0]), flood(&days[1])], honest(&days));
+    nothing_is_hidden(&repo, &object, &days);
+}
+
+#[test]
+fn more_false_copies_of_a_base_than_may_be_decoded_hide_none_of_another_writer() {
+    let world = with_mallory();
+    let mut days = days(&world.open(FULL));
+    days.truncate(3);
+    let mut frames = honest(&days);
+    // The first day is a writer's, whom nobody vouches for, and what rests on it a full key's.
+    let first = frames.remove(0);
+    let (mallory, writer) = (world.open(MALLORY), world.open(WRITER));
+    let forged = pack(&world, &mallory, flood(&days[0]));
+    world.index(&mallory, &packs(vec![forged]), &world.signing(&mallory, MALLORY));
+    let seen = world.open(FULL);
+    assert_eq!(seen.sync_index().unwrap().len(), 0);
+    let honest = pack(&world, &writer, vec![first]);
+    world.index(&writer, &packs(vec![honest]), &world.signing(&writer, WRITER));
+    let above = pack(&world, &seen, frames);
+    world.index(&seen, &packs(vec![above]), &world.signing(&seen, FULL));
+    assert_eq!(seen.sync_index().unwrap().len(), 0);
+    for (n, (id, bytes)) in days.iter().enumerate().rev() {
+        assert!(seen.blob(BlobKind::Chunk, id).unwrap() == *bytes, "day {n}");
+    }
+}
+
+#[test]
+fn copies_that_full_keys_answer_for_are_tried_first() {
+    let world = with_mallory();
+    let days = days(&world.open(FULL));
+    let (mallory, writer) = (world.open(MALLORY), world.open(WRITER));
+    let wrong = |n: u8| EncodedFrame::plain(Codec::Raw, BlobKind::Chunk, vec![n; 10], vec![10], vec![days[0].0]);
+    let forged = pack(&world, &mallory, vec![wrong(1), wrong(2)]);
+    world.index(&mallory, &packs(vec![forged.clone()]), &world.signing(&mallory, MALLORY));
+    let seen = world.open(FULL);
+    seen.sync_index().unwrap();
+    let sound = pack(&world, &writer, honest(&days[..1]));
+    let index = world.index(&writer, &packs(vec![sound.clone()]), &world.signing(&writer, WRITER));
+    seen.sync_index().unwrap();
+    let first = |repo: &Repository| repo.index().copies(&days[0].0).unwrap()[0].pack();
+    assert_eq!(first(&seen), forged.name, "nobody has answered for either");
+    for (n, own) in [(MALLORY, forged.name), (WRITER, sound.name)] {
+        let repo = world.open(n);
+        repo.sync_index().unwrap();
+        assert_eq!(first(&repo), own, "one's own word");
+    }
+    seen.vouch(&[Vouched { index, pack: sound.name }]).unwrap();
+    assert_eq!(first(&seen), sound.name, "vouched for");
 }
