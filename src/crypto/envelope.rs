@@ -14,6 +14,7 @@ use super::sign::{self, Place, Signing};
 use crate::error::{Error, Malformed, Result};
 use crate::format::header::{self, Cipher, HEADER_LEN, Header, ObjectType, associated_data, ordinal};
 use crate::format::key::Signed;
+use crate::format::names::within_tenant;
 use crate::format::pack::SEALED_KEY_LEN;
 use crate::id::{SignerId, TenantId};
 use zeroize::Zeroizing;
@@ -60,7 +61,8 @@ fn expect(bytes: &[u8], object: ObjectType, name: &str) -> Result<Header> {
 }
 
 impl Realm<'_> {
-    /// Seals a shared record. `name` where it was chosen before the object was written.
+    /// Seals a shared record. `name` where it was chosen before the object was written; what the object is bound
+    /// to is its name within the tenant's folder, here as everywhere.
     ///
     /// # Errors
     /// Where the machine has no random bytes.
@@ -71,6 +73,7 @@ impl Realm<'_> {
         signing: &Signing,
         payload: &[u8],
     ) -> Result<Vec<u8>> {
+        let name = name.map(within_tenant);
         let salt: [u8; SALT_LEN] = random::bytes()?;
         let place = Place { object: header.object, tenant: self.tenant, fresh: &salt, name };
         let plain = signed(signing, &place, payload);
@@ -100,6 +103,7 @@ impl Realm<'_> {
     /// [`Error::Damaged`] or [`Error::Newer`].
     pub fn open_shared(&self, object: ObjectType, name: Option<&str>, label: &str, bytes: &[u8]) -> Result<Opened> {
         let header = expect(bytes, object, label)?;
+        let name = name.map(within_tenant);
         let open = || -> Result<Opened, Malformed> {
             let body = header::opened(bytes)?;
             let body = body.get(HEADER_LEN..).unwrap_or_default();
@@ -119,7 +123,7 @@ impl Realm<'_> {
     /// Where the machine has no random bytes, or the public key takes nothing.
     pub fn new_data_key(&self, header: Header, name: Option<&str>, to: &PublicKey) -> Result<(KeyBytes, Vec<u8>)> {
         let key: KeyBytes = Zeroizing::new(random::bytes()?);
-        let aad = associated_data(header, self.tenant, ordinal::DATA_KEY, name);
+        let aad = associated_data(header, self.tenant, ordinal::DATA_KEY, name.map(within_tenant));
         let (mut head, sealed) =
             hpke::seal(to, Some(&self.psk()), &*key, &aad).map_err(|e| e.of("the tenant's public key"))?;
         head.extend_from_slice(&sealed);
@@ -144,7 +148,7 @@ impl Realm<'_> {
     ) -> Result<KeyBytes, Malformed> {
         let (encapsulated, sealed) =
             head.split_at_checked(ENCAPSULATED_LEN).ok_or_else(|| Malformed::new("a sealed key cut short"))?;
-        let aad = associated_data(header, self.tenant, ordinal::DATA_KEY, name);
+        let aad = associated_data(header, self.tenant, ordinal::DATA_KEY, name.map(within_tenant));
         let opened = hpke::open(key, Some(&self.psk()), encapsulated, sealed, &aad)?;
         let key: [u8; 32] =
             opened.as_slice().try_into().map_err(|_| Malformed::new("a data key of another length"))?;
@@ -163,6 +167,7 @@ impl Realm<'_> {
         to: &PublicKey,
         payload: &[u8],
     ) -> Result<Vec<u8>> {
+        let name = within_tenant(name);
         let (key, head) = self.new_data_key(header, Some(name), to)?;
         let place = Place { object: header.object, tenant: self.tenant, fresh: &head, name: Some(name) };
         let plain = signed(signing, &place, payload);
@@ -183,6 +188,7 @@ impl Realm<'_> {
     /// [`Error::Damaged`] or [`Error::Newer`].
     pub fn open_private(&self, object: ObjectType, name: &str, key: &PrivateKey, bytes: &[u8]) -> Result<Opened> {
         let header = expect(bytes, object, name)?;
+        let (label, name) = (name, within_tenant(name));
         let open = || -> Result<Opened, Malformed> {
             let body = header::opened(bytes)?;
             let body = body.get(HEADER_LEN..).unwrap_or_default();
@@ -194,7 +200,7 @@ impl Realm<'_> {
             let plain = Sealer::new(header.cipher, &data_key).open(ordinal::RECORD, &aad, &mut sealed)?;
             verified(plain, &Place { object, tenant: self.tenant, fresh: head, name: Some(name) })
         };
-        open().map_err(|e| e.of(name))
+        open().map_err(|e| e.of(label))
     }
 }
 
@@ -219,6 +225,10 @@ mod tests {
         assert_eq!((opened.signer, &opened.payload[..]), (signing.id(), &b"payload"[..]));
         assert!(realm.open_shared(ObjectType::Session, Some("sessions/b"), "b", &object).is_err());
         assert!(realm.open_shared(ObjectType::Plan, Some("sessions/a"), "a", &object).is_err());
+        for (name, good) in [("tenants/t/sessions/a", true), ("tenants/u/sessions/a", true), ("tenants/a", false)] {
+            let opened = realm.open_shared(ObjectType::Session, Some(name), name, &object);
+            assert_eq!(opened.is_ok(), good, "{name}");
+        }
         let other = IdKeys::new(&[9; 32]);
         let other = Realm { tenant: TENANT, keys: &other };
         assert!(other.open_shared(ObjectType::Session, Some("sessions/a"), "a", &object).is_err());

@@ -196,6 +196,13 @@ pub fn kind_of(name: &str) -> Option<Kind> {
     (expected == name).then_some(kind)
 }
 
+/// An object's name within its tenant's folder: what it is bound to, so that the folder may be renamed, and
+/// mirrored under another name.
+pub fn within_tenant(name: &str) -> &str {
+    let below = name.strip_prefix(TENANTS).and_then(|rest| rest.strip_prefix('/'));
+    below.and_then(|rest| rest.split_once('/')).map_or(name, |(_, rest)| rest)
+}
+
 /// The last part of an object's name.
 pub fn last_part(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
@@ -235,6 +242,10 @@ mod tests {
         ] {
             assert_eq!(name, format!("tenants/clinic/{expected}"));
             assert_eq!(Some(last_part(&name)), name.rsplit_once('/').map(|(_, last)| last));
+            assert_eq!(Some(within_tenant(&name)), name.strip_prefix("tenants/clinic/"));
+        }
+        for whole in ["repo.json", "tenants", "tenants/clinic", "keys/a", "tenantsx/clinic/a"] {
+            assert_eq!(within_tenant(whole), whole);
         }
         assert_eq!(last_part("repo.json"), "repo.json");
     }

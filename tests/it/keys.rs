@@ -390,6 +390,53 @@ fn tenants_are_added_and_listed_and_share_nothing() {
 }
 
 #[test]
+fn a_tenants_folder_may_be_given_another_name() {
+    let place = Place::with_repository();
+    fs::create_dir(place.path("source")).unwrap();
+    let take = |tenant: &str, text: &[u8]| {
+        fs::write(place.path("source/changing"), text).unwrap();
+        fs::write(place.path("source/staying"), noise("staying", 200_000)).unwrap();
+        grow_old(&place.path("source"));
+        place.run(&["-t", tenant, "snapshot", "source", "--json"]).expect_code(0).json()
+    };
+    let first = take("default", &noise("first", 150_000));
+    let second = take("default", b"second");
+    let id = second["snapshot"].as_str().unwrap();
+    let held = &["hold", "add", first["snapshot"].as_str().unwrap()];
+    place.run(held).expect_code(0);
+    fs::rename(place.path("repo/tenants/default"), place.path("repo/tenants/moved")).unwrap();
+    place.run(&["snapshots"]).expect_code(1);
+    for machine in ["known", "new"] {
+        if machine == "new" {
+            fs::remove_dir_all(place.path(".cache")).unwrap();
+        }
+        let run = |arguments: &[&str]| place.run(&[&["-t", "moved"], arguments].concat()).expect_code(0);
+        let check = run(&["check", "--read-data"]);
+        assert_eq!(check.stderr(), "", "nothing is wrong on a {machine} machine");
+        run(&["restore", id, "--target", machine]);
+        let back = place.path(machine).join("source");
+        assert_eq!(fs::read(back.join("changing")).unwrap(), b"second");
+        assert_eq!(fs::read(back.join("staying")).unwrap(), noise("staying", 200_000));
+    }
+    let third = take("moved", b"third");
+    assert!(summary(&third, "new_bytes") < 10_000, "what was stored before counts: {third}");
+    let forget = || {
+        place.run(&["-t", "moved", "forget", "--keep-last", "1"]).expect_code(0);
+        let left = place.run(&["-t", "moved", "snapshots", "--json"]).expect_code(0).json();
+        left.as_array().unwrap().len()
+    };
+    assert_eq!(forget(), 2, "the hold still holds");
+    place.run(&["-t", "moved", "hold", "remove", first["snapshot"].as_str().unwrap()]).expect_code(0);
+    assert_eq!(forget(), 1);
+    place.run(&["-t", "moved", "prune"]).expect_code(0);
+    place.run(&["-t", "moved", "key", "add", "--new-key-file", "another", "--label", "another"]).expect_code(0);
+    place.run(&["-t", "moved", "check", "--read-data"]).expect_code(0);
+    place.run(&["-t", "moved", "restore", "latest", "--target", "third"]).expect_code(0);
+    let back = place.path("third/source/changing");
+    assert_eq!(fs::read(back).unwrap(), b"third");
+}
+
+#[test]
 fn an_older_list_of_signers_is_noticed_by_whoever_has_seen_the_newer() {
     let place = place_with_writer("writer");
     place.run(&["snapshots"]).expect_code(0);

@@ -233,6 +233,8 @@ fn objects_of_one_tenant_mean_nothing_under_another() {
         assert!(open_tenant(&s.world, "other").map_or(true, only_read), "{alone}");
         s.world.show(&whole);
     }
+    let machine = tempfile::tempdir().unwrap();
+    let there = open_tenant_with(&s.world, "other", Some(machine.path().into())).unwrap().tenant();
     for name in s.world.names("tenants/other") {
         s.world.store.delete(&name).unwrap();
     }
@@ -241,15 +243,24 @@ fn objects_of_one_tenant_mean_nothing_under_another() {
             s.world.store.write(&format!("tenants/other/{rest}"), object.clone()).unwrap();
         }
     }
-    let e = open_tenant(&s.world, "other").err().unwrap().to_string();
-    assert!(e.contains("tenants/other/keys/signers."), "a whole tenant under another name: {e}");
+    // A whole tenant under another name is that tenant, whose folder somebody has moved. A machine that has met
+    // another one under the name is not taken in; one that never did can tell by the fingerprint.
+    let e = open_tenant_with(&s.world, "other", Some(machine.path().into())).err().unwrap().to_string();
+    assert!(e.contains("tenant other") && e.contains("another tenant than this machine has met"), "{e}");
+    let found = open_tenant(&s.world, "other").unwrap();
+    assert_eq!(found.fingerprint(), s.world.open(FULL).fingerprint());
+    assert_ne!(found.tenant(), there);
 }
 
 fn open_tenant(world: &World, tenant: &str) -> Result<Repository> {
+    open_tenant_with(world, tenant, None)
+}
+
+fn open_tenant_with(world: &World, tenant: &str, cache: Option<PathBuf>) -> Result<Repository> {
     let store: Arc<dyn Store> = Arc::<crate::world::Fateful>::clone(&world.store);
     let clock: Arc<dyn Clock> = Arc::<crate::world::Hand>::clone(&world.clock);
     let credential = estrato::crypto::slot::Credential::KeyFile(key(FULL));
-    Repository::open(Access { store, clock, tenant: tenant.into(), credential, cache: None })
+    Repository::open(Access { store, clock, tenant: tenant.into(), credential, cache })
 }
 
 #[test]
