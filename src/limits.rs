@@ -78,6 +78,9 @@ pub const REPO_OBJECT_MAX: u64 = 64 * 1024;
 pub const RECORD_MAX: u64 = 1024 * 1024;
 /// The list of signers, a prune plan: records that grow, bytes.
 pub const LIST_RECORD_MAX: u64 = 64 * 1024 * 1024;
+/// The greatest number in the name of a plan, of a record of damage, or of a list of signers: there is always a
+/// next one to be had, whatever anybody calls an object.
+pub const NUMBER_MAX: u64 = 999_999_999_999_999;
 /// Snapshots that a record of what was forgotten names.
 pub const FORGOTTEN_MAX: usize = 500_000;
 /// How often the records of what was forgotten are listed again, while others merge them.

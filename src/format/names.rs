@@ -11,6 +11,8 @@ pub const TENANTS: &str = "tenants";
 
 /// What the name of a record of damage begins with.
 const DAMAGE: &str = "damage.";
+/// What the name of a list of signers begins with.
+const SIGNERS: &str = "signers.";
 
 /// The names of one tenant's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,21 @@ impl TenantNames {
     /// A version of the list of signers.
     pub fn signers(&self, version: u64) -> String {
         self.at(&format!("keys/signers.{version:08}"))
+    }
+
+    /// The version of the list of signers that goes by a name; `None` for any other object's.
+    pub fn signers_version(&self, name: &str) -> Option<u64> {
+        numbered(name, SIGNERS, |version| self.signers(version))
+    }
+
+    /// The number of the plan of that name; `None` for any other object's.
+    pub fn plan_number(&self, name: &str) -> Option<u64> {
+        numbered(name, "", |number| self.plan(number))
+    }
+
+    /// The number of the record of damage of that name; `None` for any other object's.
+    pub fn damage_number(&self, name: &str) -> Option<u64> {
+        numbered(name, DAMAGE, |number| self.damage(number))
     }
 
     /// The folder of packs.
@@ -139,6 +156,13 @@ impl TenantNames {
     }
 }
 
+/// The number in an object's name, if that is the one way to write it: eight digits, more if it takes more, from
+/// 1 to [`limits::NUMBER_MAX`].
+fn numbered(name: &str, prefix: &str, named: impl Fn(u64) -> String) -> Option<u64> {
+    let number = last_part(name).strip_prefix(prefix)?.parse().ok()?;
+    ((1..=limits::NUMBER_MAX).contains(&number) && named(number) == name).then_some(number)
+}
+
 /// What lies under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -174,11 +198,10 @@ pub fn kind_of(name: &str) -> Option<Kind> {
     let (tenant, rest) = name.strip_prefix(TENANTS)?.strip_prefix('/')?.split_once('/')?;
     let names = TenantNames::new(tenant).ok()?;
     let last = last_part(rest);
-    let numbered = |digits: &str| digits.parse().unwrap_or(0);
     let (expected, kind) = match rest.split_once('/').map_or(rest, |(folder, _)| folder) {
         "tenant" => (names.tenant(), Kind::Tenant),
-        "keys" => match last.strip_prefix("signers.") {
-            Some(version) => (names.signers(numbered(version)), Kind::Key),
+        "keys" => match names.signers_version(name) {
+            Some(version) => (names.signers(version), Kind::Key),
             None => (names.slot(&last.parse().ok()?), Kind::Key),
         },
         "packs" => (names.pack(&last.parse().ok()?), Kind::Pack),
@@ -187,9 +210,9 @@ pub fn kind_of(name: &str) -> Option<Kind> {
         "sessions" => (names.session(&last.parse().ok()?), Kind::Session),
         "forgotten" => (names.forgotten(&last.parse().ok()?), Kind::Forgotten),
         "holds" => (names.hold(&last.parse().ok()?), Kind::Hold),
-        "prune" => match last.strip_prefix(DAMAGE) {
-            Some(number) => (names.damage(numbered(number)), Kind::Damage),
-            None => (names.plan(numbered(last)), Kind::Plan),
+        "prune" => match names.damage_number(name) {
+            Some(number) => (names.damage(number), Kind::Damage),
+            None => (names.plan(names.plan_number(name)?), Kind::Plan),
         },
         _ => return None,
     };
@@ -287,9 +310,36 @@ mod tests {
             "tenants/clinic/prune/7",
             "tenants/clinic/prune/damage.7",
             "tenants/clinic/prune/damage.damage.00000007",
+            "tenants/clinic/prune/00000000",
+            "tenants/clinic/prune/+0000007",
+            "tenants/clinic/prune/1000000000000000",
+            "tenants/clinic/prune/damage.00000000",
+            "tenants/clinic/prune/damage.1000000000000000",
+            "tenants/clinic/keys/signers.00000000",
+            "tenants/clinic/keys/signers.0000000012",
+            "tenants/clinic/keys/signers.1000000000000000",
+            "tenants/clinic/keys/signers.18446744073709551615",
         ] {
             assert_eq!(kind_of(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_number_is_written_in_one_way() {
+        let names = TenantNames::new("clinic").unwrap();
+        for number in [1, 12, 99_999_999, 100_000_000, limits::NUMBER_MAX] {
+            assert_eq!(names.plan_number(&names.plan(number)), Some(number));
+            assert_eq!(names.damage_number(&names.damage(number)), Some(number));
+            assert_eq!(names.signers_version(&names.signers(number)), Some(number));
+            assert_eq!(names.plan_number(&names.damage(number)), None);
+            assert_eq!(names.damage_number(&names.plan(number)), None);
+        }
+        for none in ["00000000", "0000001", "000000001", "+0000001", "-0000001", " 0000001", "1000000000000000", ""] {
+            assert_eq!(names.plan_number(&names.at(&format!("prune/{none}"))), None, "{none}");
+            assert_eq!(names.damage_number(&names.at(&format!("prune/damage.{none}"))), None, "{none}");
+            assert_eq!(names.signers_version(&names.at(&format!("keys/signers.{none}"))), None, "{none}");
+        }
+        assert_eq!(names.plan_number("tenants/clinic/prune/old/00000001"), None);
     }
 
     #[test]

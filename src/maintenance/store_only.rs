@@ -141,12 +141,13 @@ fn incomplete(objects: &[Listed]) -> Result<Vec<Error>> {
     for object in objects {
         let Some(name) = object.name.split('/').nth(1) else { continue };
         let tenant = tenants.entry(name).or_default();
-        match (kind_of(&object.name), last_part(&object.name).strip_prefix("signers.")) {
+        let version = TenantNames::new(name)?.signers_version(&object.name);
+        match (kind_of(&object.name), version) {
             (Some(Kind::Tenant), _) => tenant.record = true,
             (Some(Kind::Key), None) => {}
             (Some(Kind::Key), Some(version)) => {
                 tenant.used = true;
-                tenant.signers.extend(version.parse::<u64>().ok());
+                tenant.signers.push(version);
             }
             _ => tenant.used = true,
         }

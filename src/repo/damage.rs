@@ -12,7 +12,6 @@ use super::absent;
 use crate::error::{Error, Result, StoreFault};
 use crate::format::header::ObjectType;
 use crate::format::index::{IndexObject, Vouched};
-use crate::format::names::last_part;
 use crate::format::records::DamageRecord;
 use crate::id::PackName;
 use crate::limits;
@@ -68,11 +67,7 @@ impl Repository {
 
     /// The numbers of the records in a listing, ascending.
     fn damage_numbers(&self, listed: &[Listed]) -> BTreeSet<u64> {
-        let number = |o: &Listed| {
-            let number = last_part(&o.name).rsplit_once('.')?.1.parse().ok()?;
-            (self.names.damage(number) == o.name).then_some(number)
-        };
-        listed.iter().filter_map(number).collect()
+        listed.iter().filter_map(|o| self.names.damage_number(&o.name)).collect()
     }
 
     /// Publishes what is known to be damaged after `change`; nothing if that is what the newest record says.
@@ -93,7 +88,7 @@ impl Repository {
             }
             let taken = self.damage_numbers(&listed);
             // What somebody forged leaves no gap where it would be the greatest.
-            let mut free = (known.number.saturating_add(1)..).filter(|number| !taken.contains(number));
+            let mut free = (known.number + 1..=limits::NUMBER_MAX).filter(|number| !taken.contains(number));
             let Some(number) = free.next() else { break };
             let packs = packs.into_iter().take(limits::DAMAGE_PACKS_MAX).collect();
             let record = DamageRecord { number, packs };

@@ -124,14 +124,10 @@ pub(super) fn read_slot(store: &dyn Store, names: &TenantNames, id: &SlotId) -> 
 pub(super) fn list_keys(store: &dyn Store, names: &TenantNames) -> Result<(Vec<SlotId>, u64)> {
     let (mut slots, mut newest) = (Vec::new(), 0);
     for object in store.list(&names.keys())? {
-        let name = last_part(&object.name);
-        if let Some(version) = name.strip_prefix("signers.") {
-            // Only a name that this program would write: anything else is somebody's litter.
-            let version = version.parse().unwrap_or(0);
-            if names.signers(version) == object.name {
-                newest = newest.max(version);
-            }
-        } else if let Ok(slot) = name.parse() {
+        // Only a name that this program would write: anything else is somebody's litter.
+        if let Some(version) = names.signers_version(&object.name) {
+            newest = newest.max(version);
+        } else if let Ok(slot) = last_part(&object.name).parse() {
             slots.push(slot);
         }
     }
@@ -144,9 +140,7 @@ pub(super) fn list_keys(store: &dyn Store, names: &TenantNames) -> Result<(Vec<S
 /// The versions of the list of signers that there are, ascending.
 pub(super) fn list_versions(store: &dyn Store, names: &TenantNames) -> Result<Vec<u64>> {
     let listed = store.list(&names.keys())?;
-    let version = |name: &str| last_part(name).strip_prefix("signers.")?.parse().ok();
-    let mut versions: Vec<u64> =
-        listed.iter().filter_map(|o| version(&o.name).filter(|version| names.signers(*version) == o.name)).collect();
+    let mut versions: Vec<u64> = listed.iter().filter_map(|o| names.signers_version(&o.name)).collect();
     versions.sort_unstable();
     Ok(versions)
 }
@@ -405,7 +399,7 @@ impl Repository {
             let mut list = self.signers.clone();
             let changed = change(&mut list)?;
             let last = || Error::Invalid("the list of signers has the last version that there is".into());
-            list.version = list.version.checked_add(1).ok_or_else(last)?;
+            list.version = list.version.checked_add(1).filter(|v| *v <= limits::NUMBER_MAX).ok_or_else(last)?;
             let signing = self.tenant_signing(what)?;
             match write_signers(&*self.store, &self.names, self.cipher, &self.realm(), signing, &list) {
                 Err(e @ Error::Busy { .. }) => outcome = Err(e),

@@ -16,12 +16,14 @@ use crate::format::records::{LeftPack, Plan, SessionRecord};
 use crate::id::SnapshotId;
 use crate::limits;
 use crate::store::Listed;
+use std::collections::BTreeSet;
 
 /// The plans of a tenant.
 #[derive(Debug, Default)]
 pub struct Plans {
-    /// The highest number in use; 0 for none.
-    pub last: u64,
+    /// The number of the next one: the least above every plan of a full key that no object has. What others
+    /// call theirs takes none away.
+    pub next: u64,
     /// The newest plan of a full key, if it is in force.
     pub in_force: Option<Plan>,
     /// Packs that the newest plan of a full key says were left, whether it is in force or not.
@@ -67,14 +69,9 @@ impl Repository {
 
     /// The same, from a listing of their folder.
     pub(super) fn plans_among(&self, listed: &[Listed]) -> Result<Plans> {
-        let numbered = |o: &Listed| {
-            let number = last_part(&o.name).parse::<u64>().ok()?;
-            (self.names.plan(number) == o.name).then_some(number)
-        };
-        let mut numbers: Vec<u64> = listed.iter().filter_map(numbered).collect();
-        numbers.sort_unstable();
-        let mut plans = Plans { last: numbers.last().copied().unwrap_or(0), ..Plans::default() };
-        while let Some(number) = numbers.pop() {
+        let numbers: BTreeSet<u64> = listed.iter().filter_map(|o| self.names.plan_number(&o.name)).collect();
+        let (mut plans, mut last) = (Plans::default(), 0);
+        for number in numbers.iter().rev().copied() {
             let name = self.names.plan(number);
             let read = || {
                 let bytes = self.store.read(&name, limits::LIST_RECORD_MAX)?;
@@ -86,6 +83,7 @@ impl Repository {
                 Ok((signer, plan)) if self.is_full(&signer) && plan.number == number => {
                     plans.left.clone_from(&plan.left);
                     plans.in_force = (!plan.done).then_some(plan);
+                    last = number;
                     break;
                 }
                 Ok(_) => plans.strange.push(name),
@@ -93,6 +91,7 @@ impl Repository {
                 Err(e) => return Err(e),
             }
         }
+        plans.next = (last + 1..).find(|number| !numbers.contains(number)).unwrap_or(u64::MAX);
         Ok(plans)
     }
 

@@ -17,6 +17,7 @@ use estrato::format::pack::BlobKind;
 use estrato::format::records::{Plan, Tombstone};
 use estrato::id::IndexName;
 use estrato::index::KnownPack;
+use estrato::limits;
 use estrato::monitor::Silent;
 use estrato::repo::{self, Access, NewKey, Repository, Secret, Session, Stored};
 use estrato::snapshot;
@@ -188,6 +189,32 @@ fn a_writers_plan_does_not_count() {
             session.abandon();
         }
     }
+}
+
+#[test]
+fn whoever_is_no_full_key_takes_no_number_from_the_plans_to_come() {
+    let world = World::new();
+    let repo = world.open(FULL);
+    let (full, writer) = (world.signing(&repo, FULL), world.signing(&repo, WRITER));
+    assert_eq!(repo.plans().unwrap().next, 1);
+    let done = |number| Plan { number, done: true, ..Plan::default() };
+    world.plan(&repo, &done(1), &full);
+    for number in [limits::NUMBER_MAX, limits::NUMBER_MAX + 1, u64::MAX, 2] {
+        world.plan(&repo, &done(number), &writer);
+    }
+    let plans = repo.plans().unwrap();
+    // The least that is free, so that the greatest of a full key is the newest.
+    assert_eq!((plans.next, plans.strange.len(), plans.damaged.len()), (3, 2, 0));
+    world.plan(&repo, &done(3), &full);
+    assert_eq!(repo.plans().unwrap().next, 4);
+    // Only a full key itself can use them up.
+    world.plan(&repo, &done(limits::NUMBER_MAX), &full);
+    assert!(repo.plans().unwrap().next > limits::NUMBER_MAX);
+    let bounds = estrato::maintenance::prune::Bounds::default();
+    assert!(
+        estrato::maintenance::prune::prepare(&repo, bounds, &Silent)
+            .is_err_and(|e| e.to_string().contains("numbers"))
+    );
 }
 
 #[test]

@@ -226,7 +226,10 @@ pub fn prepare<'r>(repo: &'r Repository, options: &Options, monitor: &dyn Monito
         let summary = Summary { taken_up: Some(plan.number), ..Summary::default() };
         return Ok(Prepared { repo, leaves, summary, work: Work::TakeUp(plan) });
     }
-    let number = plans.last.checked_add(1).ok_or_else(|| Error::Invalid("plans have no more numbers".into()))?;
+    let number = plans.next;
+    if number > limits::NUMBER_MAX {
+        return Err(Error::Invalid("plans have no more numbers".into()));
+    }
     let Seen { mut snapshots, mut listed } = look(repo)?;
     if options.is_dry {
         snapshots.retain(|s| !options.forgotten.contains(&s.id));

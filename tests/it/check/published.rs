@@ -5,6 +5,7 @@ use crate::world::{FULL, Fate, WRITER, World, put};
 use estrato::format::header::ObjectType;
 use estrato::format::records::DamageRecord;
 use estrato::id::PackName;
+use estrato::limits;
 use estrato::maintenance::{self, Depth, Report};
 use estrato::monitor::Silent;
 use estrato::repo::{NewKey, Repository, Secret, Session, Stored};
@@ -106,7 +107,8 @@ fn only_a_full_keys_record_counts_and_none_is_hidden_by_another() {
     };
     // That nothing is damaged; and a number above which there is none.
     forge(2, 2, Vec::new());
-    forge(u64::MAX, u64::MAX, Vec::new());
+    forge(limits::NUMBER_MAX, limits::NUMBER_MAX, Vec::new());
+    forge(limits::NUMBER_MAX + 1, limits::NUMBER_MAX + 1, Vec::new());
     let known = repo.known_damage().unwrap();
     assert_eq!((known.packs, known.problems.len()), ([pack].into(), 2));
     let mut session = Session::begin(&repo, "db1").unwrap();

@@ -5,6 +5,8 @@ use crate::world::{BLOBS, FULL, Fate, Fateful, KNOWN, NEW, WRITER, World, key, p
 use estrato::error::{Error, StoreFault};
 use estrato::format::header::{Cipher, ObjectType};
 use estrato::format::key::{Role, SignerList};
+use estrato::limits;
+use estrato::monitor::Silent;
 use estrato::repo::{self, NewKey, Secret, Session};
 use estrato::store::Store;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -195,7 +197,7 @@ fn a_forged_list_of_signers_is_refused_by_name_however_large_its_number() {
     let genuine = world.store.read(&repo.names().signers(newest), 1 << 20).unwrap();
     let mut crafted = repo.signers().clone();
     // The next number, one with a gap before it, and the last that there is.
-    for number in [newest + 1, newest + 7, u64::MAX] {
+    for number in [newest + 1, newest + 7, limits::NUMBER_MAX] {
         let name = repo.names().signers(number);
         crafted.version = number;
         let mut forgeries = vec![
@@ -225,13 +227,32 @@ fn a_forged_list_of_signers_is_refused_by_name_however_large_its_number() {
 }
 
 #[test]
+fn beyond_the_greatest_number_and_in_other_spellings_there_are_no_lists() {
+    let world = with_mallory();
+    let repo = world.open(FULL);
+    let keys = repo.names().keys();
+    let next = repo.signers().version + 1;
+    for name in ["signers.1000000000000000", "signers.18446744073709551615", "signers.000000009", "signers.00000000"]
+    {
+        let mallory = world.signing(&repo, MALLORY);
+        let list = SignerList { version: 9, ..repo.signers().clone() };
+        world.write(&repo, ObjectType::Signers, &format!("{keys}/{name}"), &mallory, &list.encode());
+    }
+    assert_eq!(world.trouble(FULL, None) + &world.trouble(WRITER, None), "");
+    world.open(FULL).add_key(&new_key(10, "added")).unwrap();
+    assert_eq!(world.open(FULL).signers().version, next);
+    let report = estrato::maintenance::check_store(&*world.store, estrato::maintenance::Part::All, &Silent).unwrap();
+    assert_eq!(report.strays.len(), 4, "{:?}", report.strays);
+}
+
+#[test]
 fn a_list_with_the_last_number_panics_nobody() {
     let world = World::new();
     let mut repo = world.open(FULL);
     // Only who has the tenant's key can do that.
     let tenant = estrato::crypto::sign::Signing::from_seed(&world.bundle(&repo, FULL).tenant_seed.unwrap());
-    let list = SignerList { version: u64::MAX, ..repo.signers().clone() };
-    world.write(&repo, ObjectType::Signers, &repo.names().signers(u64::MAX), &tenant, &list.encode());
+    let list = SignerList { version: limits::NUMBER_MAX, ..repo.signers().clone() };
+    world.write(&repo, ObjectType::Signers, &repo.names().signers(limits::NUMBER_MAX), &tenant, &list.encode());
     let mut there = world.open(FULL);
     assert!(matches!(there.add_key(&new_key(10, "added")), Err(Error::Invalid(_))));
     assert!(matches!(there.remove_key("writer"), Err(Error::Invalid(_))));
