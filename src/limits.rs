@@ -125,6 +125,10 @@ pub const ARGON_MEMORY_MAX: u32 = 1024 * 1024;
 pub const ARGON_PASSES_MAX: u32 = 16;
 /// Argon2id lanes that a slot may ask for.
 pub const ARGON_LANES_MAX: u32 = 16;
+/// Argon2id memory times passes that a slot may ask for, KiB: 4 GiB once, or 1 GiB four times. Some seconds.
+pub const ARGON_WORK_MAX: u64 = 4 * 1024 * 1024;
+/// Slots of one tenant that a password is tried with: a store that puts up others keeps nobody computing for long.
+pub const PASSWORD_SLOTS_MAX: usize = 64;
 /// Slots of one tenant that are read.
 pub const SLOTS_MAX: usize = 4096;
 /// Key pairs that a tenant has had, the one in use among them: a reader tries one after the other.

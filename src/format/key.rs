@@ -300,7 +300,12 @@ impl Slot {
             let lanes = 1..=limits::ARGON_LANES_MAX;
             let memory = s.lanes.saturating_mul(8)..=limits::ARGON_MEMORY_MAX;
             let passes = 1..=limits::ARGON_PASSES_MAX;
-            if !lanes.contains(&s.lanes) || !memory.contains(&s.memory) || !passes.contains(&s.passes) {
+            let work = u64::from(s.memory) * u64::from(s.passes);
+            if !lanes.contains(&s.lanes)
+                || !memory.contains(&s.memory)
+                || !passes.contains(&s.passes)
+                || work > limits::ARGON_WORK_MAX
+            {
                 return Err(Malformed(format!(
                     "a slot that asks for {} KiB of memory, {} passes and {} lanes of Argon2, beyond the bounds",
                     s.memory, s.passes, s.lanes
@@ -608,7 +613,11 @@ mod tests {
     fn argon_parameters_are_taken_up_to_their_bounds() {
         let (memory, passes, lanes) = (limits::ARGON_MEMORY_MAX, limits::ARGON_PASSES_MAX, limits::ARGON_LANES_MAX);
         let cases = [
-            ((memory, passes, lanes), true),
+            // All of the memory four times, or a quarter of it as often as may be.
+            ((memory, 4, lanes), true),
+            ((memory, 5, lanes), false),
+            ((memory / 4, passes, lanes), true),
+            ((memory / 4 + 1, passes, lanes), false),
             ((memory + 1, 1, 1), false),
             ((8, passes + 1, 1), false),
             ((memory, 1, lanes + 1), false),

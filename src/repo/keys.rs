@@ -287,6 +287,11 @@ impl Repository {
     /// The same, for the key of whoever keeps the repository too.
     pub(super) fn admit(&mut self, key: &NewKey, is_operator: bool) -> Result<Signer> {
         self.tenant_signing("admit keys")?;
+        let passwords = self.signers.signers.iter().filter(|s| s.removed.is_none() && s.kind == SlotKind::Password);
+        if matches!(key.secret, Secret::Password(_)) && passwords.count() >= limits::PASSWORD_SLOTS_MAX {
+            let most = limits::PASSWORD_SLOTS_MAX;
+            return Err(Error::Invalid(format!("the tenant has {most} passwords, and no more are tried")));
+        }
         let bundle = self.bundle(key.role, &random::bytes()?);
         let (slot_id, slot) = slot::seal(&key.holder(), &bundle)?;
         self.clear_leftovers(&key.secret, &slot_id)?;

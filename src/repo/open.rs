@@ -404,9 +404,22 @@ pub(super) fn find_slot(
         Credential::KeyFile(key) => (slot::key_file_slots(key, tenant).to_vec(), true),
         Credential::Password(_) => (listed.to_vec(), false),
     };
-    let mut damaged = None;
+    let (mut damaged, mut passwords) = (None, 0);
     for &id in &candidates {
         let opened = match keys::read_slot(store, names, &id) {
+            // Left by a making that was interrupted; it is not worth the time that a password takes.
+            Ok(Some(slot)) if !by_name && slot.tenant != tenant => continue,
+            Ok(Some(slot)) if slot.tenant != tenant => {
+                Err(Error::damaged(names.slot(&id), "it is another tenant's slot"))
+            }
+            Ok(Some(slot)) if !by_name && slot.kind == SlotKind::Password => {
+                passwords += 1;
+                if passwords > limits::PASSWORD_SLOTS_MAX {
+                    let why = format!("more than {} slots for passwords: no more are tried", passwords - 1);
+                    return Err(Error::damaged(names.keys(), why));
+                }
+                slot::open(credential, tenant, &id, &slot).map(|b| b.map(|b| (slot.kind, b)))
+            }
             Ok(Some(slot)) => slot::open(credential, tenant, &id, &slot).map(|b| b.map(|b| (slot.kind, b))),
             Ok(None) => continue,
             Err(e) => Err(e),

@@ -7,9 +7,10 @@ use estrato::crypto::sign::{Place, Signing};
 use estrato::crypto::slot::{self, Credential, Holder};
 use estrato::error::{Error, Result};
 use estrato::format::header::{self, Cipher, Header, ObjectType};
-use estrato::format::key::{Bundle, Role, STRETCH, Slot, SlotKind, Stretch};
+use estrato::format::key::{Bundle, Role, STRETCH, Signer, Slot, SlotKind, Stretch};
 use estrato::format::records::TenantRecord;
-use estrato::id::SlotId;
+use estrato::id::{SignerId, SlotId, TenantId};
+use estrato::limits;
 use estrato::repo::{Access, NewKey, Repository, Secret};
 use estrato::store::Store;
 use std::sync::Arc;
@@ -107,11 +108,12 @@ fn one_keys_slot_under_another_keys_name_opens_nothing() {
         assert!(matches!(world.try_open(n, None), Err(Error::Damaged { .. })), "a writer does not become a full key");
     }
     // A slot that says it is of another kind.
+    let decoded =
+        Slot::decode(&header::opened(&world.store.read(&name(FULL), 1 << 20).unwrap()).unwrap()[8..]).unwrap();
     for kind in [SlotKind::Recipient, SlotKind::Password] {
-        let decoded =
-            Slot::decode(&header::opened(&world.store.read(&name(FULL), 1 << 20).unwrap()).unwrap()[8..]).unwrap();
         let stretch = (kind == SlotKind::Password).then_some(STRETCH);
-        world.store.write(&name(FULL), object(&Slot { kind, stretch, ..decoded })).unwrap();
+        let encapsulated = if kind == SlotKind::Recipient { vec![7; 1120] } else { Vec::new() };
+        world.store.write(&name(FULL), object(&Slot { kind, stretch, encapsulated, ..decoded.clone() })).unwrap();
         assert!(world.try_open(FULL, None).is_err());
     }
 }
@@ -148,6 +150,56 @@ fn argon2_costs_beyond_the_bounds_are_refused_before_anything_is_computed() {
         world.store.write(&name, object(&Slot { stretch: Some(cost), ..decoded.clone() })).unwrap();
     }
     open_with(&world, Credential::Password(password())).unwrap();
+}
+
+#[test]
+fn a_password_is_tried_with_so_many_slots_and_no_more() {
+    let world = World::new();
+    let password = || secrecy("correct horse");
+    let admitted = NewKey { role: Role::Writer, label: "p".into(), secret: Secret::Password(password()) };
+    let signer = world.open(FULL).add_key(&admitted).unwrap();
+    let genuine = world.store.read(&format!("tenants/default/keys/{}", signer.slot), 1 << 20).unwrap();
+    let decoded = Slot::decode(&header::opened(&genuine).unwrap()[8..]).unwrap();
+    let cheap = Some(Stretch { memory: 8, passes: 1, lanes: 1 });
+    let put = |n: usize, slot: Slot| {
+        world.store.write(&format!("tenants/default/keys/{n:032x}"), object(&slot)).unwrap();
+    };
+    // Before it in the listing, as many as may be; those of other tenants, and of other kinds, cost nothing.
+    for n in 0..limits::PASSWORD_SLOTS_MAX - 1 {
+        put(n, Slot { stretch: cheap, ..decoded.clone() });
+    }
+    for n in 100..200 {
+        put(n, Slot { stretch: cheap, tenant: TenantId([7; 16]), ..decoded.clone() });
+        put(n + 100, Slot { stretch: None, kind: SlotKind::KeyFile, ..decoded.clone() });
+    }
+    open_with(&world, Credential::Password(password())).unwrap();
+    put(limits::PASSWORD_SLOTS_MAX, Slot { stretch: cheap, ..decoded });
+    let e = open_with(&world, Credential::Password(password())).err().unwrap().to_string();
+    assert!(e.contains("tenants/default/keys") && e.contains("more than 64 slots"), "{e}");
+    assert!(world.trouble(FULL, None).is_empty(), "a key file finds its own");
+    world.store.delete(&format!("tenants/default/keys/{:032x}", limits::PASSWORD_SLOTS_MAX)).unwrap();
+    open_with(&world, Credential::Password(password())).unwrap();
+}
+
+#[test]
+fn a_tenant_has_no_more_passwords_than_are_tried() {
+    let world = World::new();
+    let mut repo = world.open(FULL);
+    let mut list = repo.signers().clone();
+    let one = list.signers[0].clone();
+    for n in 0..limits::PASSWORD_SLOTS_MAX as u8 {
+        let slot = SlotId([n; 16]);
+        list.signers.push(Signer { id: SignerId([n; 32]), kind: SlotKind::Password, slot, ..one.clone() });
+    }
+    list.version += 1;
+    let tenant = Signing::from_seed(&world.bundle(&repo, FULL).tenant_seed.unwrap());
+    world.write(&repo, ObjectType::Signers, &repo.names().signers(list.version), &tenant, &list.encode());
+    let new =
+        |n: u8| NewKey { role: Role::Full, label: String::new(), secret: Secret::Password(secrecy(&n.to_string())) };
+    repo = world.open(FULL);
+    assert!(repo.add_key(&new(1)).is_err_and(|e| e.to_string().contains("64 passwords")));
+    repo.remove_key(&SignerId([3; 32]).to_string()).unwrap();
+    assert!(repo.add_key(&new(1)).is_ok(), "one was removed");
 }
 
 #[test]
