@@ -146,9 +146,11 @@ impl Bundle {
         else {
             return Err(Malformed::new("a key bundle with a part missing"));
         };
-        if role == Role::Full && (private.is_none() || seed.is_none()) {
+        // What a key may do and what it can do are one.
+        let is_full = role == Role::Full;
+        if private.is_some() != is_full || seed.is_some() != is_full || !is_full && !former_keys.is_empty() {
             former_keys.zeroize();
-            return Err(Malformed::new("a full key without the tenant's private keys"));
+            return Err(Malformed::new("a key whose role and private keys do not fit"));
         }
         Ok(Self {
             role,
@@ -315,6 +317,9 @@ impl Slot {
         if (kind == SlotKind::Password) != stretch.is_some() {
             return Err(Malformed::new("a slot whose kind and Argon2 parameters do not fit"));
         }
+        if (kind == SlotKind::Recipient) == encapsulated.is_empty() {
+            return Err(Malformed::new("a slot whose kind and encapsulated key do not fit"));
+        }
         let later = match (later_encapsulated, later_sealed, kind) {
             (None, None, _) => None,
             (Some(encapsulated), Some(sealed), SlotKind::Recipient) => Some((encapsulated, sealed)),
@@ -421,6 +426,12 @@ impl SignerList {
             return Err(Malformed::new("a list of signers with fields of a newer program"));
         }
         finished(&f.end())?;
+        // Whether one who stands there twice counts would depend on where somebody looks.
+        let mut ids: Vec<&SignerId> = list.signers.iter().map(|s| &s.id).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|two| two[0] == two[1]) {
+            return Err(Malformed::new("a list of signers with one of them twice"));
+        }
         Ok(list)
     }
 }
@@ -437,8 +448,10 @@ fn read_signer(d: &mut Decoder<'_>) -> Result<Signer, Malformed> {
         recipient: None,
         is_operator: false,
     };
+    let mut missing = 6;
     let mut f = Fields::begin(d.clone())?;
     while let Some(key) = f.next(&[0, 1, 2, 3, 4, 5, 6, 7, 8])? {
+        missing -= usize::from(key < 6);
         match key {
             0 => s.id = SignerId(exact(f.value())?),
             1 => s.role = Role::from_byte(f.value().u8()?)?,
@@ -453,6 +466,9 @@ fn read_signer(d: &mut Decoder<'_>) -> Result<Signer, Malformed> {
     }
     if f.unknown() {
         return Err(Malformed::new("a signer with fields of a newer program"));
+    }
+    if missing > 0 {
+        return Err(Malformed::new("a signer with a part missing"));
     }
     *d = f.end();
     Ok(s)
@@ -643,9 +659,12 @@ mod tests {
     fn only_a_password_is_stretched_and_only_a_recipient_has_a_key_encapsulated() {
         for kind in [SlotKind::KeyFile, SlotKind::Password, SlotKind::Recipient] {
             for stretch in [None, Some(STRETCH)] {
-                let slot = Slot { kind, stretch, encapsulated: vec![8; 1120], ..slot(STRETCH) };
-                let good = stretch.is_some() == (kind == SlotKind::Password);
-                assert_eq!(Slot::decode(&slot.encode()).ok(), good.then_some(slot), "{kind:?}");
+                for encapsulated in [Vec::new(), vec![8; 1120]] {
+                    let good = stretch.is_some() == (kind == SlotKind::Password)
+                        && encapsulated.is_empty() != (kind == SlotKind::Recipient);
+                    let slot = Slot { kind, stretch, encapsulated, ..slot(STRETCH) };
+                    assert_eq!(Slot::decode(&slot.encode()).ok(), good.then_some(slot), "{kind:?}");
+                }
             }
         }
     }
@@ -669,6 +688,25 @@ mod tests {
         assert_eq!(SignerList::decode(&r.finish()).unwrap(), SignerList { version: 3, ..SignerList::default() });
         r.u64(100, 1);
         assert!(SignerList::decode(&r.finish()).is_err(), "it would be written again without them");
+    }
+
+    #[test]
+    fn a_signer_stands_in_the_list_once_and_whole() {
+        let one = list().signers.remove(0);
+        let other = Signer { id: SignerId([3; 32]), ..one.clone() };
+        for (signers, good) in [(vec![one.clone(), other.clone()], true), (vec![one.clone(), other, one], false)] {
+            let list = SignerList { version: 3, signers };
+            assert_eq!(SignerList::decode(&list.encode()).is_ok(), good);
+        }
+        let mut half = Record::new();
+        half.bytes(0, &[1; 32]).u64(1, 1).text(2, "").bytes(3, &[2; 16]).u64(4, 0);
+        let mut r = Record::new();
+        r.u64(0, 3).put(1, |e| {
+            e.array(1)?;
+            e.writer_mut().extend_from_slice(&half.finish());
+            Ok(())
+        });
+        assert!(SignerList::decode(&r.finish()).is_err(), "since when, nobody knows");
     }
 
     #[test]
@@ -705,19 +743,27 @@ mod tests {
             r.finish()
         };
         let (mut known, mut newer) = (Record::new(), Record::new());
-        known.bytes(0, &[1; 32]).u64(1, 1);
-        newer.bytes(0, &[1; 32]).u64(1, 1).text(9, "until Friday");
+        for r in [&mut known, &mut newer] {
+            r.bytes(0, &[1; 32]).u64(1, 1).text(2, "").bytes(3, &[2; 16]).u64(4, 0).time(5, Timestamp::default());
+        }
+        newer.text(9, "until Friday");
         assert!(SignerList::decode(&list_of(&known, None)).is_ok());
         assert!(SignerList::decode(&list_of(&known, Some(9))).is_err(), "in the list");
         assert!(SignerList::decode(&list_of(&newer, None)).is_err(), "in a signer");
     }
 
     #[test]
-    fn a_full_bundle_needs_the_private_keys() {
+    fn a_full_bundle_and_no_other_has_the_private_keys() {
         let half = Bundle { private_key: None, former_keys: Vec::new(), ..bundle(Role::Full) };
         assert!(Bundle::decode(&half.encode()).is_err());
         let half = Bundle { tenant_seed: None, former_keys: Vec::new(), ..bundle(Role::Full) };
         assert!(Bundle::decode(&half.encode()).is_err());
+        let more = Bundle { private_key: Some([5; 32]), ..bundle(Role::Writer) };
+        assert!(Bundle::decode(&more.encode()).is_err());
+        let more = Bundle { tenant_seed: Some([6; 32]), ..bundle(Role::Writer) };
+        assert!(Bundle::decode(&more.encode()).is_err());
+        let more = Bundle { former_keys: vec![[7; 32]], ..bundle(Role::Writer) };
+        assert!(Bundle::decode(&more.encode()).is_err());
     }
 
     proptest! {
