@@ -87,7 +87,8 @@ fn decode(prefix: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, Malformed> {
     }
     let spare = held;
     held.zeroize();
-    if spare != 0 {
+    // Less than a letter is left over, and nothing in it.
+    if spare != 0 || bits >= 5 {
         return Err(Malformed::new("has a mistyped last letter"));
     }
     let (bytes, check) = out.split_last_chunk::<CHECK_LEN>().ok_or_else(|| Malformed::new("is too short"))?;
@@ -189,6 +190,16 @@ mod tests {
             let text = encode(KEY_PREFIX, &vec![1; len]);
             assert!(KeyFile::from_text(&text).is_err_and(|e| e.0.contains("another length")), "{len}");
         }
+    }
+
+    #[test]
+    fn a_key_has_so_many_letters_and_no_more() {
+        let text = KeyFile(Zeroizing::new([4; 32])).to_text();
+        assert_eq!(normal(&text[KEY_PREFIX.len()..]).len(), 58);
+        for more in ["0", "00", "-0", "0000000"] {
+            assert!(KeyFile::from_text(&format!("{}{more}", *text)).is_err(), "{more:?}");
+        }
+        assert!(KeyFile::from_text(&format!("{}- \t-", *text)).is_ok());
     }
 
     #[test]
