@@ -56,12 +56,20 @@ impl Signing {
     }
 }
 
+/// True if the coordinate of a point is written in the one way there is, below 2^255 - 19: a signer is known by its
+/// bytes.
+fn is_reduced(point: &[u8; 32]) -> bool {
+    let [least, middle @ .., most] = point;
+    *least < 0xed || most & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
+}
+
 /// Checks a signature.
 ///
 /// # Errors
 /// If it is not that signer's, or about something else.
 pub fn verify(signer: &SignerId, signature: &[u8; 64], place: &Place<'_>, payload: &[u8]) -> Result<(), Malformed> {
-    let key = VerifyingKey::from_bytes(&signer.0).map_err(|_| Malformed::new("its signer's key is none"))?;
+    let key = VerifyingKey::from_bytes(&signer.0).ok().filter(|_| is_reduced(&signer.0));
+    let key = key.ok_or_else(|| Malformed::new("its signer's key is none"))?;
     key.verify_strict(&message(place, payload), &Signature::from_bytes(signature))
         .map_err(|_| Malformed::new("its signature is wrong"))
 }
@@ -87,5 +95,42 @@ mod tests {
         let other = Signing::from_seed(&[2; 32]).id();
         assert!(verify(&other, &signature, &place("a", b"s"), b"payload").is_err());
         assert!(verify(&SignerId([0xff; 32]), &signature, &place("a", b"s"), b"payload").is_err());
+    }
+
+    #[test]
+    fn a_point_has_one_encoding() {
+        let last = |least: u8| -> [u8; 32] { [&[least][..], &[0xff; 30], &[0x7f]].concat().try_into().unwrap() };
+        let mut other = last(0xff);
+        other[17] = 0xfe;
+        for (point, good) in [
+            (last(0xec), true),
+            (last(0xed), false),
+            (last(0xff), false),
+            (other, true),
+            ([0xff; 32], false),
+            ([0; 32], true),
+            (Signing::from_seed(&[1; 32]).id().0, true),
+        ] {
+            assert_eq!(is_reduced(&point), good, "{point:x?}");
+        }
+    }
+
+    #[test]
+    fn what_anybody_could_have_signed_is_no_signature() {
+        // The neutral point signs everything by R = S = nothing.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let signature: [u8; 64] = [neutral, [0; 32]].concat().try_into().unwrap();
+        assert!(verify(&SignerId(neutral), &signature, &place("a", b"s"), b"payload").is_err());
+        // S and S plus the order of the group are one number, and the second is refused.
+        let key = Signing::from_seed(&[1; 32]);
+        let mut signature = key.sign(&place("a", b"s"), b"payload");
+        let order = u128::from_le_bytes(*b"\xed\xd3\xf5\x5c\x1a\x63\x12\x58\xd6\x9c\xf7\xa2\xde\xf9\xde\x14");
+        let (low, high) = signature[32..].split_at_mut(16);
+        let (sum, carry) = u128::from_le_bytes(low.try_into().unwrap()).overflowing_add(order);
+        let more = u128::from_le_bytes(high.try_into().unwrap()) + (1 << 124) + u128::from(carry);
+        low.copy_from_slice(&sum.to_le_bytes());
+        high.copy_from_slice(&more.to_le_bytes());
+        assert!(verify(&key.id(), &signature, &place("a", b"s"), b"payload").is_err());
     }
 }
