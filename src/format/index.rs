@@ -7,6 +7,7 @@ use crate::id::{IndexName, PackName};
 use crate::limits;
 use minicbor::decode::Decoder;
 use std::io::Read as _;
+use zstd::zstd_safe;
 
 /// A pack and its directory, ids included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +150,7 @@ impl IndexObject {
 /// # Errors
 /// If it does not decode, holds more, or looks back further than [`limits::INDEX_WINDOW_LOG_MAX`].
 pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, Malformed> {
+    one_frame(packed)?;
     let failed = |e: std::io::Error| Malformed(format!("does not decompress: {e}"));
     let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(failed)?;
     decoder.window_log_max(limits::INDEX_WINDOW_LOG_MAX).map_err(failed)?;
@@ -159,6 +161,19 @@ pub fn unpack(packed: &[u8]) -> Result<Vec<u8>, Malformed> {
         return Err(Malformed(format!("decompresses to more than {max} bytes")));
     }
     Ok(plain)
+}
+
+/// That these bytes are one zstd frame of RFC 8878, and nothing else: none that is to be skipped, none of an older
+/// kind, and nothing behind it.
+///
+/// # Errors
+/// If they are not.
+pub fn one_frame(packed: &[u8]) -> Result<(), Malformed> {
+    let is_frame = packed.starts_with(&zstd_safe::MAGICNUMBER.to_le_bytes());
+    if !is_frame || zstd_safe::find_frame_compressed_size(packed) != Ok(packed.len()) {
+        return Err(Malformed::new("is not one zstd frame and nothing else"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -185,6 +200,24 @@ mod tests {
                 .collect(),
             supersedes: vec![IndexName([4; 32])],
             vouched: vec![Vouched { index: IndexName([5; 32]), pack: PackName([6; 32]) }],
+        }
+    }
+
+    #[test]
+    fn one_zstd_frame_is_taken_and_nothing_else() {
+        let frame = zstd::bulk::compress(b"hello", 1).unwrap();
+        assert_eq!(unpack(&frame).unwrap(), b"hello");
+        let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7];
+        for other in [
+            Vec::new(),
+            frame[..frame.len() - 1].to_vec(),
+            [&frame[..], &[0]].concat(),
+            [&frame[..], &frame].concat(),
+            [&frame[..], &skipped].concat(),
+            [&skipped, &frame[..]].concat(),
+            skipped.to_vec(),
+        ] {
+            assert!(one_frame(&other).is_err() && unpack(&other).is_err(), "{other:x?}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! is decoded again and compared before anyone relies on it.
 
 use crate::error::{Error, Malformed, Result};
+use crate::format::index::one_frame;
 use crate::format::pack::{BlobKind, Codec, Frame, TAG_LEN};
 use crate::id::{BaseId, BlobId};
 use crate::limits;
@@ -224,6 +225,7 @@ impl Decompressor {
     }
 
     fn zstd(&mut self, packed: &[u8], len: usize) -> Result<&[u8], Malformed> {
+        one_frame(packed)?;
         self.plain.clear();
         self.plain.reserve(len);
         self.zstd.decompress_to_buffer(packed, &mut self.plain).map_err(|e| Malformed(format!("zstd: {e}")))?;
@@ -235,6 +237,7 @@ impl Decompressor {
 
     fn delta(&mut self, packed: &[u8], len: usize, bases: &[u8]) -> Result<&[u8], Malformed> {
         let zstd = |code| Malformed(format!("zstd: {}", zstd_safe::get_error_name(code)));
+        one_frame(packed)?;
         self.plain.clear();
         self.plain.reserve(len);
         if bases.starts_with(&zstd_safe::MAGIC_DICTIONARY.to_le_bytes()) {
@@ -288,6 +291,27 @@ mod tests {
             bases: e.bases.clone(),
             lens: e.lens.clone(),
             ids: e.ids.clone(),
+        }
+    }
+
+    #[test]
+    fn a_frame_is_one_zstd_frame_and_nothing_else() {
+        let mut c = Compressor::new(1).unwrap();
+        let bytes = vec![7; 100_000];
+        let (plain, _) = c.encode(frame(&bytes)).unwrap();
+        let mut noise = vec![0; 10_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let bases = Bases { ids: vec![BaseId([9; 16])], plain: noise.clone(), depth: 0 };
+        let delta = c.delta(&frame(&noise), &bases).unwrap().unwrap();
+        let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7];
+        let mut d = Decompressor::new().unwrap();
+        for (encoded, bases) in [(&plain, &[][..]), (&delta, &noise)] {
+            let entry = directory_entry(encoded);
+            assert!(d.decode(&entry, &encoded.payload, bases).is_ok());
+            for more in [&skipped[..], &[0], &zstd::bulk::compress(b"", 1).unwrap()] {
+                assert!(d.decode(&entry, &[&encoded.payload[..], more].concat(), bases).is_err(), "{more:x?}");
+                assert!(d.decode(&entry, &[more, &encoded.payload[..]].concat(), bases).is_err(), "{more:x?}");
+            }
         }
     }
 
