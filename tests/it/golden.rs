@@ -1,12 +1,14 @@
 //! The worked example of repo-format.md: small objects made from fixed secrets. The test holds the
-//! page against the program; with `ESTRATO_BLESS=1` it writes the example into the page anew.
+//! page against the program; with `ESTRATO_BLESS=1` it writes the example into the page anew. What HPKE
+//! encapsulates and what zstd packs is other bytes each time, or in each version: that is read from the page, must
+//! open and decode, and is made anew only where it does not.
 
 use estrato::chunker::Chunker;
 use estrato::clock::Timestamp;
 use estrato::crypto::aead::Sealer;
 use estrato::crypto::derive::{IdKeys, subkey};
 use estrato::crypto::envelope::Realm;
-use estrato::crypto::hpke;
+use estrato::crypto::hpke::{self, PrivateKey, PublicKey};
 use estrato::crypto::keyfile::{KeyFile, recipient_from_text};
 use estrato::crypto::sign::{self, Place, Signing};
 use estrato::crypto::slot;
@@ -15,12 +17,13 @@ use estrato::format::header::{self, Cipher, Header, ObjectType, associated_data,
 use estrato::format::index::{IndexObject, PackEntry};
 use estrato::format::key::{Bundle, LaterKeys, Role, STRETCH, Signer, SignerList, Slot, SlotKind};
 use estrato::format::manifest::{Manifest, SnapshotKind, SourceKind, Summary, Tally};
-use estrato::format::names::TenantNames;
+use estrato::format::names::{TenantNames, within_tenant};
 use estrato::format::node::{Kind, Node, decode_segment, encode_segment};
 use estrato::format::pack::{BlobKind, Codec, Directory, Frame, StorageClass, Trailer};
 use estrato::format::records::{RepoRecord, SessionRecord, TenantRecord, Tombstone};
 use estrato::format::standing::{Forgotten, ForgottenSnapshot, Hold};
 use estrato::id::{BlobId, PackName, RepositoryId, SnapshotId, TenantId, to_hex};
+use estrato::pack::{Bases, Compressor, Decompressor, PlainFrame, WholePack};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -43,6 +46,14 @@ const HELLO: &[u8] = b"hello";
 /// The text of the example.
 #[derive(Default)]
 struct Page(String);
+
+/// Bytes that the example in the page gives under this name, of whatever length.
+fn recorded(old: &str, what: &str) -> Option<Vec<u8>> {
+    let mut lines = old.lines().skip_while(|line| !line.starts_with(&format!("{what}, ")));
+    lines.next()?;
+    let digits: String = lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+    digits.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
+}
 
 impl Page {
     fn title(&mut self, text: &str) {
@@ -116,6 +127,11 @@ fn cuts(page: &mut Page) {
         let lens: Vec<String> = chunker.cut_all(data).iter().map(usize::to_string).collect();
         format!("{} chunks: {}", lens.len(), lens[..lens.len().min(16)].join(" "))
     };
+    let mut table = [0; 32];
+    blake3::Hasher::new_keyed(&keys.gear).finalize_xof().fill(&mut table);
+    let numbers: Vec<String> =
+        table.as_chunks().0.iter().map(|n| format!("{:#018x}", u64::from_le_bytes(*n))).collect();
+    page.text("G[0] to G[3] of the table", &numbers.join(" "));
     page.text("raw", &show(&random));
     page.text("text, each byte b as 'a' + (b & 15), the first 16", &show(&text));
 }
@@ -126,10 +142,11 @@ fn heads(page: &mut Page) {
     page.bytes("associated data", &associated_data(header(ObjectType::Pack), TENANT, 1, None));
     page.title("associated data of a snapshot's record");
     let name = names().snapshot(&SNAPSHOT);
-    page.text("name", &name);
+    let name = within_tenant(&name);
+    page.text("name", name);
     page.bytes(
         "associated data",
-        &associated_data(header(ObjectType::Snapshot), TENANT, ordinal::RECORD, Some(&name)),
+        &associated_data(header(ObjectType::Snapshot), TENANT, ordinal::RECORD, Some(name)),
     );
     page.title("frame 0 of a pack, plaintext \"hello\" under codec 0, sealed under the data key");
     for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
@@ -244,6 +261,19 @@ fn manifest(root: Extent) -> Manifest {
     }
 }
 
+fn writers_bundle() -> Bundle {
+    Bundle {
+        role: Role::Writer,
+        tenant: TENANT,
+        id_key: ID_KEY,
+        tenant_verifying: Signing::from_seed(&TENANT_SEED).id().0,
+        signer_seed: SEED,
+        private_key: None,
+        tenant_seed: None,
+        former_keys: Vec::new(),
+    }
+}
+
 fn keys(page: &mut Page) {
     page.title("the key file's line, its slots, and the key pair of its recipient");
     let key = KeyFile(Zeroizing::new(KEY_FILE));
@@ -257,17 +287,7 @@ fn keys(page: &mut Page) {
     page.text("recipient's line", &format!("{}…", &key.recipient_text()[..49]));
 
     page.title("a slot of that key file: bundle of a writer, slot record");
-    let tenant_verifying = Signing::from_seed(&TENANT_SEED).id().0;
-    let bundle = Bundle {
-        role: Role::Writer,
-        tenant: TENANT,
-        id_key: ID_KEY,
-        tenant_verifying,
-        signer_seed: SEED,
-        private_key: None,
-        tenant_seed: None,
-        former_keys: Vec::new(),
-    };
+    let bundle = writers_bundle();
     page.bytes("bundle", &bundle.encode());
     let slot_header = Header { object: ObjectType::Slot, cipher: Cipher::ChaCha20Poly1305 };
     let aad = associated_data(slot_header, TENANT, ordinal::RECORD, Some(&own.to_string()));
@@ -297,10 +317,11 @@ fn keys(page: &mut Page) {
 
 fn signatures(page: &mut Page) {
     page.title("a signature: type 4, the tenant, the salt as freshness, a name, the payload \"hello\"");
-    let name = names().session(&SNAPSHOT);
-    let place = Place { object: ObjectType::Session, tenant: TENANT, fresh: &SALT, name: Some(&name) };
+    let object_name = names().session(&SNAPSHOT);
+    let name = within_tenant(&object_name);
+    let place = Place { object: ObjectType::Session, tenant: TENANT, fresh: &SALT, name: Some(name) };
     let signing = Signing::from_seed(&SEED);
-    page.text("name", &name);
+    page.text("name", name);
     page.bytes("signer", signing.id().as_bytes());
     let signature = signing.sign(&place, HELLO);
     page.bytes("signature", &signature);
@@ -310,11 +331,11 @@ fn signatures(page: &mut Page) {
     let session =
         SessionRecord { owner: [0xe0; 16], started: TIME, host: "db1".into(), pid: 42, seen: 0, renewed: 0 };
     page.bytes("record", &session.encode());
-    let object = sealed_session(&name, &place, &signing, &session.encode());
+    let object = sealed_session(name, &place, &signing, &session.encode());
     page.bytes("object", &object);
     let keys = IdKeys::new(&ID_KEY);
     let realm = Realm { tenant: TENANT, keys: &keys };
-    let opened = realm.open_shared(ObjectType::Session, Some(&name), &name, &object).unwrap();
+    let opened = realm.open_shared(ObjectType::Session, Some(&object_name), &object_name, &object).unwrap();
     assert_eq!((opened.signer, opened.payload), (signing.id(), session.encode()));
     assert_eq!(SessionRecord::decode(&session.encode()).unwrap(), session);
 }
@@ -370,7 +391,131 @@ fn small_records(page: &mut Page) {
     page.bytes("later private keys in a recipient's slot, before they are sealed", &LaterKeys(vec![SEED]).encode());
 }
 
-fn example() -> String {
+fn own_pair() -> (PrivateKey, PublicKey) {
+    PrivateKey::from_bytes(&hpke::pair_from_seed(&IKM).0).unwrap()
+}
+
+/// The directory of a pack of two frames, the second resting on the first; their plaintexts; and what the second
+/// holds once it is packed.
+fn two_frames() -> (Directory, [Vec<u8>; 2], Vec<u8>) {
+    let keys = IdKeys::new(&ID_KEY);
+    let mut base = vec![0; 200];
+    blake3::Hasher::new().finalize_xof().fill(&mut base);
+    let blob = [&base[..100], b"and what is new", &base[100..]].concat();
+    let mut plain = PlainFrame::new(BlobKind::Chunk);
+    plain.push(keys.blob_id(BlobKind::Chunk, &blob), &blob);
+    let ids = vec![keys.blob_id(BlobKind::Chunk, &base).base()];
+    let bases = Bases { ids, plain: base.clone(), depth: 0 };
+    let delta = Compressor::new(1).unwrap().delta(&plain, &bases).unwrap().unwrap();
+    let frame = |codec, stored: usize, depth, bases, len: usize| Frame {
+        stored: stored as u32 + 16,
+        codec,
+        kind: BlobKind::Chunk,
+        depth,
+        bases,
+        lens: vec![len as u32],
+        ids: Vec::new(),
+    };
+    let frames = vec![
+        frame(Codec::Raw, base.len(), 0, Vec::new(), base.len()),
+        frame(Codec::Zstd, delta.payload.len(), 1, delta.bases, blob.len()),
+    ];
+    (Directory { class: StorageClass::Data, frames }, [base, blob], delta.payload)
+}
+
+/// A pack of these frames, under the data key, sealed to the key pair.
+fn sealed_pack(directory: &Directory, payloads: [&[u8]; 2]) -> Vec<u8> {
+    let keys = IdKeys::new(&ID_KEY);
+    let head = header(ObjectType::Pack);
+    let aad = |ordinal| associated_data(head, TENANT, ordinal, None);
+    let psk = hpke::Psk { key: &keys.psk, name: TENANT.as_bytes() };
+    let (encapsulated, key) = hpke::seal(&own_pair().1, Some(&psk), &DATA_KEY, &aad(ordinal::DATA_KEY)).unwrap();
+    let mut pack = [&head.encode()[..], &encapsulated, &key].concat();
+    let sealer = Sealer::new(head.cipher, &DATA_KEY);
+    let mut put = |ordinal, plain: &[u8]| {
+        let start = pack.len();
+        pack.extend_from_slice(plain);
+        sealer.seal(ordinal, &aad(ordinal), &mut pack, start);
+        pack.len() - start
+    };
+    for (ordinal, payload) in (0..).zip(payloads) {
+        put(ordinal, payload);
+    }
+    let mut encoded = Vec::new();
+    directory.write_to(&mut encoded, false);
+    let trailer = Trailer { directory: put(ordinal::DIRECTORY, &encoded) as u64, parity: 0 };
+    put(ordinal::TRAILER, &trailer.encode());
+    header::close(&mut pack);
+    pack
+}
+
+/// What a reader finds in that pack: its data key, and the blob of each frame.
+fn opened_pack(pack: &[u8]) -> Option<([u8; 32], [Vec<u8>; 2], Vec<u8>)> {
+    let keys = IdKeys::new(&ID_KEY);
+    let realm = Realm { tenant: TENANT, keys: &keys };
+    let key = realm.open_data_key(header(ObjectType::Pack), None, &own_pair().0, pack.get(8..1176)?).ok()?;
+    let whole = WholePack::open(&realm, &own_pair().0, &PackName(*pack.last_chunk()?), pack).ok()?;
+    let mut decompressor = Decompressor::new().unwrap();
+    let (mut blobs, mut packed) = (Vec::<Vec<u8>>::new(), Vec::new());
+    for (n, (offset, frame)) in whole.directory.offsets().enumerate() {
+        let range = usize::try_from(offset).ok()?..usize::try_from(offset).ok()? + frame.stored as usize;
+        let mut sealed = pack.get(range)?.to_vec();
+        packed = whole.key.payload(n as u64, &mut sealed).ok()?.to_vec();
+        let bases = if frame.depth > 0 { blobs.concat() } else { Vec::new() };
+        blobs.push(decompressor.decode(frame, &packed, &bases).ok()?.to_vec());
+    }
+    Some((*key, blobs.try_into().ok()?, packed))
+}
+
+fn vectors(page: &mut Page, old: &str) {
+    page.title("a whole pack of two frames, sealed to the key pair derived from 32 bytes 07, with the data key");
+    let (directory, blobs, delta) = two_frames();
+    let mut pack = recorded(old, "pack").unwrap_or_default();
+    if !opened_pack(&pack).is_some_and(|(key, found, _)| key == DATA_KEY && found == blobs) {
+        pack = sealed_pack(&directory, [&blobs[0], &delta]);
+    }
+    let (key, found, packed) = opened_pack(&pack).unwrap();
+    assert!(key == DATA_KEY && found == blobs);
+    page.text("blob 0", "the first 200 bytes of the BLAKE3 XOF of nothing, codec 0");
+    page.text(
+        "blob 1",
+        "the same with \"and what is new\" behind the first 100, codec 1, depth 1, resting on blob 0",
+    );
+    page.bytes("frame 1, opened", &packed);
+    page.bytes("pack", &pack);
+
+    page.title("the slot of that key file as a recipient: the same writer's bundle");
+    let key = KeyFile(Zeroizing::new(KEY_FILE));
+    let id = slot::key_file_slots(&key, TENANT)[1];
+    let bundle = writers_bundle();
+    let opens = |record: &[u8]| {
+        let slot = Slot::decode(record).ok()?;
+        slot::open(&slot::Credential::KeyFile(KeyFile(Zeroizing::new(KEY_FILE))), TENANT, &id, &slot).ok()?
+    };
+    let mut record = recorded(old, "recipient's record").unwrap_or_default();
+    if opens(&record).is_none_or(|opened| opened != bundle) {
+        let slot_header = Header { object: ObjectType::Slot, cipher: Cipher::ChaCha20Poly1305 };
+        let aad = associated_data(slot_header, TENANT, ordinal::RECORD, Some(&id.to_string()));
+        let (encapsulated, sealed) = hpke::seal(&key.recipient().1, None, &bundle.encode(), &aad).unwrap();
+        let kind = SlotKind::Recipient;
+        record = Slot { kind, salt: SALT, stretch: None, encapsulated, sealed, tenant: TENANT }.encode();
+    }
+    assert!(opens(&record).is_some_and(|opened| opened == bundle));
+    page.bytes("recipient's record", &record);
+
+    page.title("a whole tenant object, whose public key is that of the key pair derived from 32 bytes 07");
+    let signing = Signing::from_seed(&TENANT_SEED);
+    let record = TenantRecord { id: TENANT, public_key: own_pair().1.to_bytes(), verifying: signing.id().0 }.encode();
+    let head = header(ObjectType::Tenant).encode();
+    let place = Place { object: ObjectType::Tenant, tenant: TENANT, fresh: &head, name: None };
+    let signature = signing.sign(&place, &record);
+    let mut object = [&head[..], &record, &signature].concat();
+    header::close(&mut object);
+    page.bytes("its signature", &signature);
+    page.bytes("tenant object", &object);
+}
+
+fn example(old: &str) -> String {
     let mut page = Page::default();
     secrets(&mut page);
     derived(&mut page);
@@ -381,6 +526,7 @@ fn example() -> String {
     keys(&mut page);
     signatures(&mut page);
     small_records(&mut page);
+    vectors(&mut page, old);
     page.0
 }
 
@@ -390,7 +536,7 @@ fn the_example_in_the_page_is_what_the_program_makes() {
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("repo-format.md has the mark where the example begins");
     let (found, after) = rest.split_once(END).expect("repo-format.md has the mark where the example ends");
-    let made = example();
+    let made = example(found);
     if std::env::var_os("ESTRATO_BLESS").is_some() {
         std::fs::write(&path, [before, BEGIN, &made, END, after].concat()).unwrap();
         return;

@@ -64,6 +64,24 @@ fn restores(place: &Place, key: &[&str], tenant: &str, tag: &str) {
     assert_eq!(found, fs::read_to_string(place.path("expected").join(tag)).unwrap(), "{tag}");
 }
 
+/// What each repository is to hold, lest it be made anew with less.
+fn holds_every_feature(place: &Place) {
+    let json = |arguments: &[&str]| run(place, &["--key-file", "key"], arguments).expect_code(0).json();
+    let stats = json(&["stats", "--json"]);
+    let frames = stats["frames"].as_array().unwrap();
+    for depth in [1, 2] {
+        assert!(frames.iter().any(|f| f["depths"][depth].as_u64() > Some(0)), "depth {depth}: {stats}");
+    }
+    let keys = json(&["key", "list", "--json"]);
+    assert!(keys.as_array().unwrap().iter().any(|key| !key["removed"].is_null()), "{keys}");
+    let snapshots = json(&["snapshots", "--json"]);
+    assert!(snapshots.as_array().unwrap().iter().any(|s| !s["manifest"]["previous"].is_null()), "{snapshots}");
+    assert_eq!(json(&["hold", "list", "--json"]).as_array().unwrap().len(), 1);
+    assert_eq!((place.objects("forgotten").len(), place.objects("prune").len()), (1, 1));
+    let listed = place.objects("snapshots").len();
+    assert_eq!(listed, snapshots.as_array().unwrap().len() + 1, "and a tombstone");
+}
+
 #[test]
 fn every_repository_restores() {
     assert_eq!(folders(&repositories()), BTreeSet::from(["v0".to_owned()]), "a format lies here that no test reads");
@@ -76,11 +94,13 @@ fn every_repository_restores() {
         for tenant in ["default", "second"] {
             run(&place, &key, &["-t", tenant, "check", "--read-data"]).expect_code(0);
         }
-        for tag in ["first", "changed", "by-writer"] {
+        for tag in ["first", "changed", "third", "differential", "by-writer", "by-removed"] {
             restores(&place, &key, "default", tag);
         }
         restores(&place, &key, "second", "second");
         restores(&place, &["--password-file", "password"], "default", "changed");
+        restores(&place, &["--key-file", "recipient-key"], "default", "third");
+        holds_every_feature(&place);
         run(&place, &["--key-file", "writer-key"], &["snapshots"]).expect_code(12);
     }
 }
