@@ -695,7 +695,7 @@ mod tests {
         let one = list().signers.remove(0);
         let other = Signer { id: SignerId([3; 32]), ..one.clone() };
         for (signers, good) in [(vec![one.clone(), other.clone()], true), (vec![one.clone(), other, one], false)] {
-            let list = SignerList { version: 3, signers };
+            let list = SignerList { version: 3, signers, ..SignerList::default() };
             assert_eq!(SignerList::decode(&list.encode()).is_ok(), good);
         }
         let mut half = Record::new();
@@ -758,9 +758,9 @@ mod tests {
         assert!(Bundle::decode(&half.encode()).is_err());
         let half = Bundle { tenant_seed: None, former_keys: Vec::new(), ..bundle(Role::Full) };
         assert!(Bundle::decode(&half.encode()).is_err());
-        let more = Bundle { private_key: Some([5; 32]), ..bundle(Role::Writer) };
+        let more = Bundle { private_key: Some([5; 32]), former_keys: Vec::new(), ..bundle(Role::Writer) };
         assert!(Bundle::decode(&more.encode()).is_err());
-        let more = Bundle { tenant_seed: Some([6; 32]), ..bundle(Role::Writer) };
+        let more = Bundle { tenant_seed: Some([6; 32]), former_keys: Vec::new(), ..bundle(Role::Writer) };
         assert!(Bundle::decode(&more.encode()).is_err());
         let more = Bundle { former_keys: vec![[7; 32]], ..bundle(Role::Writer) };
         assert!(Bundle::decode(&more.encode()).is_err());

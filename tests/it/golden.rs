@@ -498,7 +498,7 @@ fn vectors(page: &mut Page, old: &str) {
         let aad = associated_data(slot_header, TENANT, ordinal::RECORD, Some(&id.to_string()));
         let (encapsulated, sealed) = hpke::seal(&key.recipient().1, None, &bundle.encode(), &aad).unwrap();
         let kind = SlotKind::Recipient;
-        record = Slot { kind, salt: SALT, stretch: None, encapsulated, sealed, tenant: TENANT }.encode();
+        record = Slot { kind, salt: SALT, stretch: None, encapsulated, sealed, tenant: TENANT, later: None }.encode();
     }
     assert!(opens(&record).is_some_and(|opened| opened == bundle));
     page.bytes("recipient's record", &record);

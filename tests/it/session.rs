@@ -212,7 +212,7 @@ fn whoever_is_no_full_key_takes_no_number_from_the_plans_to_come() {
     assert!(repo.plans().unwrap().next > limits::NUMBER_MAX);
     let bounds = estrato::maintenance::prune::Bounds::default();
     assert!(
-        estrato::maintenance::prune::prepare(&repo, bounds, &Silent)
+        estrato::maintenance::prune::prepare(&repo, &bounds.into(), &Silent)
             .is_err_and(|e| e.to_string().contains("numbers"))
     );
 }
