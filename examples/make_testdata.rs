@@ -131,7 +131,8 @@ fn make(folder: &Path, cipher: Cipher) -> Result<()> {
 fn stand(repository: &Repository, forgotten: &SnapshotId) -> Result<()> {
     let listing = snapshot::list(repository)?;
     maintenance::forget(repository, &listing, &[*forgotten], &HashSet::new(), &Silent)?;
-    prune::prepare(repository, prune::Bounds { unused_percent: 0.0, repack: None }, &Silent)?.execute(&Silent)?;
+    prune::prepare(repository, &prune::Bounds { unused_percent: 0.0, repack: None }.into(), &Silent)?
+        .execute(&Silent)?;
     let session = Session::begin(repository, "testdata")?;
     let id = session.id();
     session.abandon();
