@@ -75,7 +75,7 @@ fn holds_every_feature(place: &Place) {
     let keys = json(&["key", "list", "--json"]);
     assert!(keys.as_array().unwrap().iter().any(|key| !key["removed"].is_null()), "{keys}");
     let snapshots = json(&["snapshots", "--json"]);
-    assert!(snapshots.as_array().unwrap().iter().any(|s| !s["manifest"]["previous"].is_null()), "{snapshots}");
+    assert!(snapshots.as_array().unwrap().iter().any(|s| !s["manifest"]["base"].is_null()), "{snapshots}");
     assert_eq!(json(&["hold", "list", "--json"]).as_array().unwrap().len(), 1);
     assert_eq!((place.objects("forgotten").len(), place.objects("prune").len()), (1, 1));
     let listed = place.objects("snapshots").len();
