@@ -471,25 +471,15 @@ impl Run<'_> {
             objects.iter().for_each(|object| self.done.deleted.add(object.size));
             return Ok(());
         }
-        let (target, monitor, done) = (self.target, self.monitor, &mut self.done);
-        repo::ask(
-            target,
-            objects,
-            |object| target.delete(&object.name),
-            |object, deleted| {
-                if monitor.cancelled() {
-                    return Err(Error::Interrupted);
-                }
-                match deleted {
-                    Ok(()) => done.deleted.add(object.size),
-                    Err(e) if e.fault == StoreFault::NotFound => {}
-                    // Locked, or under a retention of the store's own.
-                    Err(e) if e.fault == StoreFault::Denied => done.kept.add(object.size),
-                    Err(e) => return Err(e.into()),
-                }
-                Ok(())
-            },
-        )
+        let named: Vec<(String, u64)> = objects.iter().map(|object| (object.name.clone(), object.size)).collect();
+        let retained = repo::delete_all(self.target, &named, self.monitor)?;
+        // What is locked goes with a later run.
+        let is_locked: HashSet<&str> = retained.iter().map(|object| &*object.name).collect();
+        for (name, bytes) in &named {
+            let count = if is_locked.contains(&**name) { &mut self.done.kept } else { &mut self.done.deleted };
+            count.add(*bytes);
+        }
+        Ok(())
     }
 
     /// Tenants that only the mirror has: nobody but who erases them there takes them away.

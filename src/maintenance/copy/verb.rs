@@ -294,6 +294,8 @@ impl Run<'_> {
             counter,
             previous,
             origin: Some(self.origin(snapshot)),
+            // The one for which it stands is not there, nor who signed that.
+            repaired: None,
             ..m.clone()
         }
     }

@@ -342,6 +342,8 @@ fn what_vanishes_at_the_source_has_it_listed_again() {
         store.heal();
         let done = mirror(&store, &*target, true).unwrap();
         assert!(done.withheld.is_empty(), "{:?}", done.withheld);
+        let names = |store: &dyn Store| mirrored(store).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(&*target), names(&store), "pruned at request {number}: {done:?}");
         assert!(mirrored(&*target) == mirrored(&store), "pruned at request {number}");
     }
 }

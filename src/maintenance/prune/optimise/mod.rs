@@ -68,6 +68,7 @@ pub fn optimise(repo: &Repository, options: Optimise, is_dry: bool, monitor: &dy
     repo.private_key().map_err(|_| Error::NotAllowed { what: "prune" })?;
     if !is_dry {
         repo.writable()?;
+        repo.not_a_mirror()?;
     }
     let mut plans = repo.plans()?;
     if !plans.damaged.is_empty() {

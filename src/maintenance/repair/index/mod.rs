@@ -148,6 +148,7 @@ struct Job {
 pub fn repair_index(repo: &Repository, how: HowIndex, monitor: &dyn Monitor) -> Result<IndexReport> {
     repo.private_key().map_err(|_| Error::NotAllowed { what: "repair the index" })?;
     repo.writable()?;
+    repo.not_a_mirror()?;
     let session = if how.dry_run { None } else { Some(Session::announce(repo, "repair")?) };
     let mut repair = Repair::new(repo, session.as_ref(), how, monitor);
     let done = repair.all();
