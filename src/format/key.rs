@@ -590,7 +590,7 @@ mod tests {
         bundle.add_later(&[[9; 32], [8; 32], [5; 32]]);
         assert_eq!(bundle.private_key, Some([9; 32]));
         assert_eq!(bundle.former_keys, [[8; 32], [5; 32], [7; 32]]);
-        bundle.add_later(&vec![[1; 32]; 3]);
+        bundle.add_later(&[[1; 32]; 3]);
         assert_eq!((bundle.private_key, bundle.former_keys.len()), (Some([1; 32]), 4));
         let many: Vec<[u8; 32]> = (100..=200).map(|n| [n; 32]).collect();
         bundle.add_later(&many);

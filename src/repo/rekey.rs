@@ -56,7 +56,7 @@ pub enum Fate {
 enum Way<'a> {
     InUse,
     KeyFile(&'a KeyFile),
-    Recipient(PublicKey),
+    Recipient(Box<PublicKey>),
     Dropped,
 }
 
@@ -105,7 +105,7 @@ impl Repository {
             } else if let Some(key) = how.key_files.iter().find(at_hand) {
                 Way::KeyFile(key)
             } else if let Some(public) = self.recipient_of(signer, how.recipients) {
-                Way::Recipient(public)
+                Way::Recipient(Box::new(public))
             } else {
                 left.push(format!("{} ({}, {:?})", signer.slot.short(), signer.kind.name(), signer.label));
                 Way::Dropped

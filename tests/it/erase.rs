@@ -190,6 +190,21 @@ fn whatever_lies_among_the_holds_holds() {
     }
 }
 
+#[test]
+fn what_is_damaged_is_erased_too() {
+    let world = world();
+    std::mem::forget(Session::begin(&world.open(FULL), "host").unwrap());
+    for (name, _) in objects(&*world.store).into_iter().filter(|(name, _)| name != "repo.json") {
+        let store = stage(&objects(&*world.store));
+        store.write(&name, Bytes::from_static(b"rubbish")).unwrap();
+        // The session may be alive: its fence stays until the next.
+        let receipt = erase(&*store).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(receipt.retained.is_empty() && receipt.running.len() == 1, "{name}");
+        assert!(erase(&*store).unwrap().is_whole(), "{name}");
+        assert_eq!(objects(&*store).into_keys().collect::<Vec<_>>(), ["repo.json"], "{name}");
+    }
+}
+
 /// A place with two tenants, of which `clinic` has a snapshot and a key of every kind.
 fn place() -> Place {
     let place = Place::with_repository();

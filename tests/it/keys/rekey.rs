@@ -135,6 +135,21 @@ fn a_slot_without_the_latest_private_key_reads_what_it_can_and_writes_nothing() 
 }
 
 #[test]
+fn a_damaged_slot_is_named_and_stops_a_rekeying_before_anything_is_sealed_to_the_new_pair() {
+    let world = world();
+    let mut repo = world.open(FULL);
+    let name = repo.names().slot(&slot::key_file_slots(&key(THIRD), repo.tenant())[0]);
+    estrato::store::Store::write(&*world.store, &name, b"rubbish".to_vec().into()).unwrap();
+    let version = repo.signers().version;
+    let e = rekey(&mut repo).unwrap_err();
+    assert_eq!((e.object(), world.open(FULL).signers().version), (Some(&*name), version), "{e}");
+    let mut repo = world.open(FULL);
+    repo.remove_key("third").unwrap();
+    rekey(&mut repo).unwrap();
+    assert_eq!(maintenance::check(&world.open(FULL), Depth::AllData, &Silent).unwrap().damages, 0);
+}
+
+#[test]
 fn a_writer_cannot_name_a_public_key() {
     let world = world();
     let repo = world.open(FULL);
