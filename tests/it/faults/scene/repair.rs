@@ -34,12 +34,15 @@ impl Scene {
         let mut incomplete = Vec::new();
         let mut scene = Self::build("a repository with incomplete snapshots", |stage, reported| {
             stage.make();
+            // What is lost lies in a pack of its own.
+            stage.edit("a", 3_000);
+            reported.push((stage.act(Act::Snapshot).unwrap().unwrap(), tree(&stage.source())));
             stage.edit("lost", 60_000);
-            for (name, len) in [("a", 3_000), ("below/b", 700)] {
-                stage.edit(name, len);
+            for len in [700, 900] {
                 let mut left = tree(&stage.source());
                 left.remove(Path::new("lost"));
                 incomplete.push((stage.act(Act::Snapshot).unwrap().unwrap(), left));
+                stage.edit("below/b", len);
             }
             std::fs::remove_file(stage.source().join("lost")).unwrap();
             reported.push((stage.act(Act::Snapshot).unwrap().unwrap(), tree(&stage.source())));
