@@ -8,7 +8,7 @@ use estrato::format::header;
 use estrato::format::index::{IndexObject, PackEntry};
 use estrato::format::names::last_part;
 use estrato::format::pack::{BlobKind, StorageClass};
-use estrato::format::records::{Plan, TenantRecord};
+use estrato::format::records::{LeftPack, Plan, TenantRecord};
 use estrato::id::{BlobId, IndexName};
 use estrato::maintenance::prune::{self, Bounds};
 use estrato::maintenance::repair::{HowIndex, IndexReport, repair_index};
@@ -206,7 +206,13 @@ fn packs_that_a_plan_condemns_are_not_indexed() {
     let doomed = pack(&world, &repo, vec![frame(&repo, &day(0), None)]);
     let plan = Plan { number: 1, condemned: vec![doomed.name], ..Plan::default() };
     repo.begin_plan(&plan).unwrap();
+    let dry = HowIndex { dry_run: true, ..HowIndex::default() };
     assert_eq!(repaired(&world), IndexReport::default());
+    assert_eq!(repair_index(&repo, dry, &Silent).unwrap(), IndexReport::default());
+    // Nor those that one has left for slow readers.
+    repo.end_plan(1, vec![LeftPack { pack: doomed.name, since: 0 }]).unwrap();
+    assert_eq!(repaired(&world), IndexReport::default());
+    assert_eq!(repair_index(&repo, dry, &Silent).unwrap(), IndexReport::default());
     repo.end_plan(1, Vec::new()).unwrap();
     assert_eq!(repaired(&world).named, 1);
 }

@@ -159,6 +159,13 @@ pub fn repair_index(repo: &Repository, how: HowIndex, monitor: &dyn Monitor) -> 
     done.map(|()| report)
 }
 
+/// The packs that the plan in force condemns, and those that earlier ones have left: nobody relies on them.
+pub(super) fn condemned(repo: &Repository) -> Result<HashSet<PackName>> {
+    let plans = repo.plans()?;
+    let condemned = plans.in_force.into_iter().flat_map(|plan| plan.condemned);
+    Ok(condemned.chain(plans.left.into_iter().map(|left| left.pack)).collect())
+}
+
 /// True if a pack says by itself what some of its blobs are.
 pub(super) fn says_something(repo: &Repository, name: &PackName) -> Result<bool> {
     match contents::read(repo, name)? {
@@ -303,7 +310,7 @@ impl<'r> Repair<'r> {
         let repo = self.repo;
         let condemned = match self.session {
             Some(session) => session.condemned(),
-            None => repo.plans()?.in_force.into_iter().flat_map(|plan| plan.condemned).collect(),
+            None => condemned(repo)?,
         };
         // In this order: what an object names was there before it.
         let mut known = repo.index().packs()?;

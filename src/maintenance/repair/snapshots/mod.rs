@@ -177,7 +177,9 @@ impl Repair<'_> {
             return Ok(());
         }
         let repo = self.repo;
-        let named: HashSet<PackName> = repo.index().packs()?.into_iter().map(|pack| pack.name).collect();
+        let mut named: HashSet<PackName> = repo.index().packs()?.into_iter().map(|pack| pack.name).collect();
+        // What nothing needs any more waits there to be deleted.
+        named.extend(index::condemned(repo)?);
         for (name, _) in repo.list_packs()? {
             if !named.contains(&name) && index::says_something(repo, &name)? {
                 let why = format!(
