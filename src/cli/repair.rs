@@ -126,7 +126,8 @@ fn text(args: &PacksArgs, outcome: &Outcome) -> String {
         let blobs = output::counted(outcome.lost_blobs, "blob is", "blobs are");
         let _ = writeln!(
             text,
-            "{blobs} lost: 'estrato check' names what needs them; a backup stores again what its source still has"
+            "{blobs} lost: 'estrato check' names what needs them. --from takes packs from a mirror, and a backup stores \
+             again what its source still has"
         );
     }
     text
