@@ -82,15 +82,13 @@ impl Repository {
         let realm = Realm { tenant: record.id, keys: &keys };
         let signers = match (newest, &full) {
             (0, Some(full)) => {
-                // The tenant's making was interrupted: this key, which made it, completes it.
+                // Where the tenant was used already, its list is missing.
                 if !salvaged.is_empty() || is_used(&*store, &names)? {
                     return Err(Error::Missing { object: names.signers(1) });
                 }
-                let signers = vec![own_entry(&bundle, slot_id, kind, &*clock)];
-                let list = SignerList { version: 1, signers, ..SignerList::default() };
                 local.check_seen(&tenant, tenant_verifying, 1)?;
-                keys::write_signers(&*store, &names, cipher, &realm, &full.tenant_signing, &list)?;
-                list
+                let own = own_entry(&bundle, slot_id, kind, &*clock);
+                complete_making(&*store, &names, cipher, &realm, full, own)?
             }
             (0, None) => return Err(Error::Missing { object: names.signers(1) }),
             _ => newest_list(&*store, &names, &realm, tenant_verifying, newest, &mut salvaged)?,
@@ -106,12 +104,7 @@ impl Repository {
         let signing = Box::new(Signing::from_seed(&bundle.signer_seed));
         is_present(&signers, (signing.id(), slot_id), &tenant, !salvaged.is_empty())?;
         let public = current_public(&signers, &record, &names)?;
-        if let Some(full) = &full
-            && !full.holds(&public)
-        {
-            let why = "it lacks the tenant's latest private key: let another full key run 'key rekey', or admit this one again";
-            salvaged.push(Error::damaged(names.slot(&slot_id), why));
-        }
+        salvaged.extend(full.as_ref().and_then(|full| lacking(full, &public, &names, &slot_id)));
         if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
             local.unusable(&e);
         }
@@ -291,6 +284,28 @@ pub(super) fn current_public(signers: &SignerList, record: &TenantRecord, names:
         None => (&record.public_key, names.tenant()),
     };
     PublicKey::from_bytes(bytes).map_err(|e| e.of(object))
+}
+
+/// What is wrong with a full key that was not given the private half of that public key.
+fn lacking(full: &FullKeys, public: &PublicKey, names: &TenantNames, slot: &SlotId) -> Option<Error> {
+    let why =
+        "it lacks the tenant's latest private key: let another full key run 'key rekey', or admit this one again";
+    (!full.holds(public)).then(|| Error::damaged(names.slot(slot), why))
+}
+
+/// The tenant's making was interrupted before there was a list of signers: the full key that opens it first,
+/// which made it, writes the first one.
+fn complete_making(
+    store: &dyn Store,
+    names: &TenantNames,
+    cipher: Cipher,
+    realm: &Realm<'_>,
+    full: &FullKeys,
+    own: Signer,
+) -> Result<SignerList> {
+    let list = SignerList { version: 1, signers: vec![own], ..SignerList::default() };
+    keys::write_signers(store, names, cipher, realm, &full.tenant_signing, &list)?;
+    Ok(list)
 }
 
 fn own_entry(bundle: &Bundle, slot: SlotId, kind: SlotKind, clock: &dyn Clock) -> Signer {
