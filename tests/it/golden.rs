@@ -449,8 +449,11 @@ fn sealed_pack(directory: &Directory, payloads: [&[u8]; 2]) -> Vec<u8> {
     pack
 }
 
-/// What a reader finds in that pack: its data key, and the blob of each frame.
-fn opened_pack(pack: &[u8]) -> Option<([u8; 32], [Vec<u8>; 2], Vec<u8>)> {
+/// A pack's data key, the blob of each frame, and the payload of the last.
+type Opened = ([u8; 32], [Vec<u8>; 2], Vec<u8>);
+
+/// What a reader finds in that pack.
+fn opened_pack(pack: &[u8]) -> Option<Opened> {
     let keys = IdKeys::new(&ID_KEY);
     let realm = Realm { tenant: TENANT, keys: &keys };
     let key = realm.open_data_key(header(ObjectType::Pack), None, &own_pair().0, pack.get(8..1176)?).ok()?;
