@@ -66,7 +66,7 @@ pub use rekey::{Fate as SlotFate, Rekey, Rekeyed};
 pub use retained::{Retained, delete_all};
 pub use rotate::Rotated;
 pub use session::{Counting, Session, UNABLE};
-pub use side::ask;
+pub use side::{ask, ask_and_open};
 pub use snapshots::SnapshotObject;
 pub use sweep::drop_tenant;
 pub use verified::{Thoroughness, Times, Verified};

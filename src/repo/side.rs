@@ -1,6 +1,7 @@
 //! Many requests side by side, where each takes long to be answered. Results come in no order, to one
 //! thread; what waits for it is bounded.
 
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::store::Store;
@@ -20,9 +21,32 @@ pub fn ask<T: Sync, R: Send>(
     store: &dyn Store,
     items: &[T],
     request: impl Fn(&T) -> R + Sync,
+    take: impl FnMut(&T, R) -> Result<()>,
+) -> Result<()> {
+    ask_by(threads(store), items, request, take)
+}
+
+/// The same where each answer takes this machine long to open: on every core at least.
+///
+/// # Errors
+/// Those of `take`.
+pub fn ask_and_open<T: Sync, R: Send>(
+    store: &dyn Store,
+    items: &[T],
+    request: impl Fn(&T) -> R + Sync,
+    take: impl FnMut(&T, R) -> Result<()>,
+) -> Result<()> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    ask_by(threads(store).max(cores), items, |item| stack::wiped(|| request(item)), take)
+}
+
+fn ask_by<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    request: impl Fn(&T) -> R + Sync,
     mut take: impl FnMut(&T, R) -> Result<()>,
 ) -> Result<()> {
-    let threads = threads(store).min(items.len());
+    let threads = threads.min(items.len());
     if threads <= 1 {
         return items.iter().try_for_each(|item| take(item, request(item)));
     }

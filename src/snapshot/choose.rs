@@ -74,14 +74,23 @@ pub struct Listing {
 /// # Errors
 /// [`Error::NotAllowed`] with a writer key, or the store's. A snapshot that is damaged is no error here.
 pub fn list(repo: &Repository) -> Result<Listing> {
+    list_but(repo, &HashSet::new())
+}
+
+/// The same of all but those that are known: these are not read, and not told.
+///
+/// # Errors
+/// See [`list`].
+pub fn list_but(repo: &Repository, known: &HashSet<SnapshotId>) -> Result<Listing> {
     repo.private_key()?;
     let mut listing = Listing::default();
     let objects = repo.store().list(&repo.names().snapshots())?;
     let named = objects.iter().filter_map(|object| Some((last_part(&object.name).parse().ok()?, object.modified)));
     let named: Vec<(SnapshotId, Timestamp)> = named.collect();
-    repo::ask(
+    let unknown: Vec<(SnapshotId, Timestamp)> = named.iter().copied().filter(|(id, _)| !known.contains(id)).collect();
+    repo::ask_and_open(
         &**repo.store(),
-        &named,
+        &unknown,
         |(id, _)| repo.snapshot(id),
         |(id, modified), read| {
             match read {

@@ -5,5 +5,5 @@ mod choose;
 mod read;
 pub mod retention;
 
-pub use choose::{Filter, Listing, Snapshot, list};
+pub use choose::{Filter, Listing, Snapshot, list, list_but};
 pub use read::{Folder, Leaves, distinct_leaves, find, leaves, lists_at};

@@ -6,6 +6,7 @@
 //! have named it in a pack that does not hold it. Of copies that are relied on
 //! those in packs that stay are taken before those in condemned ones.
 
+use crate::crypto::stack;
 use crate::error::{Error, Result};
 use crate::format::content::{Content, Extent};
 use crate::format::node::{Kind, decode_segment};
@@ -15,7 +16,10 @@ use crate::index::{BlobCopy, EntryNumber, Hint};
 use crate::limits;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
+use crate::snapshot::Snapshot;
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 /// What an entry of the index is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,11 +169,29 @@ impl<'r> Walk<'r> {
         self.met
     }
 
-    /// Notes all that a snapshot needs.
+    /// Notes all that snapshots need. Their roots are read ahead by another thread: what each of them changed lies
+    /// in packs of its own, mostly, and to open a pack takes long.
     ///
     /// # Errors
     /// What is missing or damaged: a prune that does not know what is needed deletes nothing.
-    pub fn snapshot(&mut self, root: &Content) -> Result<()> {
+    pub fn snapshots<'s>(&mut self, snapshots: impl Iterator<Item = &'s Snapshot>) -> Result<()> {
+        let roots: Vec<&Content> = snapshots.map(|s| &s.manifest.root).collect();
+        let (repo, at) = (self.repo, AtomicUsize::new(0));
+        thread::scope(|scope| {
+            let (roots, at) = (&roots, &at);
+            if roots.len() > 1 {
+                scope.spawn(move || stack::wiped(|| read_ahead(repo, roots, at)));
+            }
+            let walked = roots.iter().enumerate().try_for_each(|(n, root)| {
+                at.store(n, Ordering::Relaxed);
+                self.snapshot(root)
+            });
+            at.store(roots.len(), Ordering::Relaxed);
+            walked
+        })
+    }
+
+    fn snapshot(&mut self, root: &Content) -> Result<()> {
         let mut folders = vec![root.clone()];
         while let Some(folder) = folders.pop() {
             if self.monitor.cancelled() {
@@ -336,6 +358,23 @@ impl<'r> Walk<'r> {
         }
         // No reader takes more.
         Ok(plain <= limits::FRAME_BASE_PLAIN_MAX)
+    }
+}
+
+/// Reads roots before the walk comes to them; what fails there fails again for the walk, which tells.
+fn read_ahead(repo: &Repository, roots: &[&Content], at: &AtomicUsize) {
+    for (n, root) in roots.iter().enumerate() {
+        let walked = at.load(Ordering::Relaxed);
+        if walked >= roots.len() {
+            break;
+        }
+        let kind = if root.level > 0 { BlobKind::List } else { BlobKind::Tree };
+        if n > walked
+            && let Some(id) = root.extents.iter().find_map(|extent| extent.id)
+            && let Err(e) = repo.blob(kind, &id)
+        {
+            tracing::debug!("a root could not be read ahead: {e}");
+        }
     }
 }
 

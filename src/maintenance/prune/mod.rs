@@ -168,12 +168,12 @@ struct Seen {
     listed: HashMap<PackName, u64>,
 }
 
-/// Lists snapshots, then reads the index, then lists packs.
+/// Lists snapshots, but for those that are known, then reads the index, then lists packs.
 ///
 /// # Errors
 /// [`Error::Damaged`] where not all can be known that snapshots need.
-fn look(repo: &Repository) -> Result<Seen> {
-    let mut listing = snapshot::list(repo)?;
+fn look(repo: &Repository, known: &HashSet<SnapshotId>) -> Result<Seen> {
+    let mut listing = snapshot::list_but(repo, known)?;
     if !listing.damaged.is_empty() {
         return Err(listing.damaged.swap_remove(0).1);
     }
@@ -230,7 +230,7 @@ pub fn prepare<'r>(repo: &'r Repository, options: &Options, monitor: &dyn Monito
     if number > limits::NUMBER_MAX {
         return Err(Error::Invalid("plans have no more numbers".into()));
     }
-    let Seen { mut snapshots, mut listed } = look(repo)?;
+    let Seen { mut snapshots, mut listed } = look(repo, &HashSet::new())?;
     if options.is_dry {
         snapshots.retain(|s| !options.forgotten.contains(&s.id));
     }
@@ -243,9 +243,7 @@ pub fn prepare<'r>(repo: &'r Repository, options: &Options, monitor: &dyn Monito
     let preferred = known.iter().filter(|pack| options.preferred.contains(&pack.name)).map(|pack| pack.number);
     let standing = standings(repo, &listed, &HashSet::new())?;
     let mut walk = Walk::new(repo, standing, monitor).preferring(preferred.collect());
-    for snapshot in &snapshots {
-        walk.snapshot(&snapshot.manifest.root)?;
-    }
+    walk.snapshots(snapshots.iter())?;
     let live = walk.live;
     // After packs: whose packs are not indexed yet was announced before.
     let is_alone = repo.announced()?.is_empty();

@@ -92,11 +92,10 @@ impl Sweep<'_> {
     fn new_needs(&self, condemned: &HashSet<PackName>, left: &HashSet<PackName>) -> Result<Live> {
         let seen: HashSet<SnapshotId> = self.plan.seen.iter().copied().filter(|_| self.is_own).collect();
         let needs = || {
-            let Seen { snapshots, mut listed } = look(self.repo)?;
+            let Seen { snapshots, mut listed } = look(self.repo, &seen)?;
             listed.retain(|name, _| !left.contains(name));
             let mut walk = Walk::new(self.repo, standings(self.repo, &listed, condemned)?, self.monitor);
-            let mut new = snapshots.iter().filter(|s| !seen.contains(&s.id));
-            new.try_for_each(|s| walk.snapshot(&s.manifest.root))?;
+            walk.snapshots(snapshots.iter())?;
             Ok(walk.live)
         };
         let mut found = needs();

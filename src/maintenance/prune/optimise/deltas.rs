@@ -52,8 +52,7 @@ pub(super) fn find(
     }
     let mut found: HashSet<BlobId> = runs.iter().flat_map(|run| run.ids.iter().copied()).collect();
     let mut walk = Walk::new(repo, standing.clone(), monitor).of_snapshots_alone().looking_for(&found);
-    let full = snapshots.iter().filter(|s| s.manifest.kind == SnapshotKind::Full);
-    full.into_iter().try_for_each(|s| walk.snapshot(&s.manifest.root))?;
+    walk.snapshots(snapshots.iter().filter(|s| s.manifest.kind == SnapshotKind::Full))?;
     for id in walk.met() {
         found.remove(&id);
     }

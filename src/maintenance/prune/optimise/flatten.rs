@@ -61,12 +61,12 @@ pub(super) fn find(
     monitor: &dyn Monitor,
 ) -> Result<Found> {
     let mut walk = Walk::new(repo, standing.clone(), monitor).of_snapshots_alone();
-    newest(snapshots).try_for_each(|s| walk.snapshot(&s.manifest.root))?;
+    walk.snapshots(newest(snapshots))?;
     let of_newest = walk.live.clone();
-    snapshots.iter().try_for_each(|s| walk.snapshot(&s.manifest.root))?;
+    walk.snapshots(snapshots.iter())?;
     let direct = walk.live;
     let mut all = Walk::new(repo, standing.clone(), monitor);
-    snapshots.iter().try_for_each(|s| all.snapshot(&s.manifest.root))?;
+    all.snapshots(snapshots.iter())?;
     let mut found = Found { tasks: Vec::new(), direct, serving: FrameSet::default() };
     let mut entries: Vec<EntryNumber> = all.live.entries().collect();
     entries.sort_unstable();

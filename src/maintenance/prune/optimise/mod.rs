@@ -21,7 +21,7 @@ use crate::id::{BlobId, PackName};
 use crate::limits;
 use crate::monitor::{Event, Monitor};
 use crate::pack::{Bases, Compressor, EncodedFrame, PlainFrame};
-use crate::repo::{Repository, TakeFrame};
+use crate::repo::{Repository, Session, TakeFrame};
 use std::collections::{HashMap, HashSet};
 
 /// How far chains are flattened.
@@ -77,9 +77,25 @@ pub fn optimise(repo: &Repository, options: Optimise, is_dry: bool, monitor: &dy
     if plans.in_force.is_some() || repo.store().freezes() {
         return Ok(Optimised::default());
     }
-    monitor.event(Event::Phase { name: "looking for what rests badly", total_bytes: None });
     let left: HashSet<PackName> = plans.left.iter().map(|left| left.pack).collect();
-    let Seen { snapshots, mut listed } = look(repo)?;
+    // What is stored and not indexed yet would be left over to another prune.
+    let session = if is_dry { None } else { Some(Session::announce(repo, "prune")?) };
+    let done = rewrite(repo, options, &left, session.as_ref(), monitor);
+    if let Some(session) = session {
+        session.abandon();
+    }
+    done
+}
+
+fn rewrite(
+    repo: &Repository,
+    options: Optimise,
+    left: &HashSet<PackName>,
+    session: Option<&Session<'_>>,
+    monitor: &dyn Monitor,
+) -> Result<Optimised> {
+    monitor.event(Event::Phase { name: "looking for what rests badly", total_bytes: None });
+    let Seen { snapshots, mut listed } = look(repo, &HashSet::new())?;
     listed.retain(|name, _| !left.contains(name));
     let standing = standings(repo, &listed, &HashSet::new())?;
     let flatten = flatten::find(repo, &snapshots, &standing, options, monitor)?;
@@ -90,14 +106,14 @@ pub fn optimise(repo: &Repository, options: Optimise, is_dry: bool, monitor: &dy
     }
     monitor.event(Event::Phase { name: "writing anew what rests badly", total_bytes: None });
     let mut fill = |store: &TakeFrame<'_>| {
-        let mut writing = Writing::new(repo, store)?;
+        let mut writing = Writing::new(repo, store, session)?;
         done.flattened = flatten.write(&standing, options, &mut writing, monitor)?;
         writing.flush()?;
         done.deltas = deltas::write(&deltas, &standing, options, &mut writing, monitor)?;
         done.read_bytes = writing.read;
         Ok(())
     };
-    if is_dry {
+    if session.is_none() {
         fill(&|_| Ok(()))?;
         return Ok(done);
     }
@@ -111,6 +127,7 @@ pub fn optimise(repo: &Repository, options: Optimise, is_dry: bool, monitor: &dy
 struct Writing<'w> {
     repo: &'w Repository,
     store: &'w TakeFrame<'w>,
+    session: Option<&'w Session<'w>>,
     compressor: Compressor,
     /// Blobs that rest on nothing, until they fill a frame.
     open: HashMap<BlobKind, PlainFrame>,
@@ -121,9 +138,9 @@ struct Writing<'w> {
 }
 
 impl<'w> Writing<'w> {
-    fn new(repo: &'w Repository, store: &'w TakeFrame<'w>) -> Result<Self> {
+    fn new(repo: &'w Repository, store: &'w TakeFrame<'w>, session: Option<&'w Session<'w>>) -> Result<Self> {
         let compressor = Compressor::new(limits::ZSTD_LEVEL)?;
-        Ok(Self { repo, store, compressor, open: HashMap::new(), written: 0, read: 0 })
+        Ok(Self { repo, store, session, compressor, open: HashMap::new(), written: 0, read: 0 })
     }
 
     /// The blobs of a run, each held against its id.
@@ -149,6 +166,7 @@ impl<'w> Writing<'w> {
 
     fn put(&mut self, frame: EncodedFrame) -> Result<()> {
         self.written += (frame.payload.len() + TAG_LEN) as u64;
+        self.session.map_or(Ok(()), Session::renew_if_due)?;
         (self.store)(frame)
     }
 
