@@ -321,7 +321,6 @@ impl<'s> Erasure<'s> {
 
 /// What is said of a tenant that may not be erased.
 pub fn held(tenant: &str, place: &str, holds: usize) -> Error {
-    Error::Invalid(format!(
-        "tenant {tenant} at {place} has {holds} legal holds ('estrato hold list'): end them first, or keep it"
-    ))
+    let many = if holds == 1 { "a legal hold".to_owned() } else { format!("{holds} legal holds") };
+    Error::Invalid(format!("tenant {tenant} at {place} has {many} ('estrato hold list'): end that first, or keep it"))
 }

@@ -79,7 +79,7 @@ pub struct Options {
     pub is_rekeyed: bool,
     /// Only to be thought out: nothing is written, not even to learn what time it is by the store's clock.
     pub is_dry: bool,
-    /// Packs whose copies are taken before others: those that [`optimise`] has written.
+    /// Packs whose copies are taken before others: those that `optimise` has written.
     pub preferred: HashSet<PackName>,
     /// Snapshots that are taken to be forgotten already; only where it is dry.
     pub forgotten: HashSet<SnapshotId>,
