@@ -28,7 +28,8 @@ use zeroize::Zeroizing;
 
 const WAYS: usize = 23;
 const TENANT: TenantId = TenantId([1; 16]);
-const NAME: &str = "tenants/t/snapshots/a";
+/// Within the tenant's folder: what objects are bound to.
+const NAME: &str = "snapshots/a";
 const SALT: [u8; 32] = [7; 32];
 
 /// One tenant's keys, made once.
