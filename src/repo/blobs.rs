@@ -134,9 +134,10 @@ impl Repository {
             let object = self.names.pack(&copy.pack());
             return Err(Error::damaged(object, format!("frame {} rests on too many others", name.1)));
         }
+        let unfinished = budget.unfinished;
         let decoded = self.decoded_within(name, copy, budget);
         if let Err(e) = &decoded {
-            budget.note_failed((name, None), e);
+            budget.note_failed((name, None), e, unfinished);
         }
         decoded
     }
@@ -320,15 +321,15 @@ impl Repository {
     }
 
     fn copy_of(&self, kind: BlobKind, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
-        let name = ((copy.entry(), copy.frame_number()), Some(copy.at()));
+        let name = ((copy.entry(), copy.frame_number()), Some((copy.at(), copy.id())));
         if let Some(known) = budget.failed.get(&name).and_then(Error::retold) {
             return Err(known);
         }
-        let before = budget.left;
+        let (before, unfinished) = (budget.left, budget.unfinished);
         let found = self.copy_within(kind, copy, budget);
         if let Err(e) = &found {
-            budget.note_failed(name, e);
-            budget.give_back(before);
+            budget.note_failed(name, e, unfinished);
+            budget.give_back(before, unfinished);
         }
         found
     }
@@ -355,17 +356,19 @@ struct Budget {
     left: usize,
     /// The same for copies that are found to be none.
     in_vain: usize,
+    /// How often no more could be decoded: what came of it says nothing of a frame.
+    unfinished: usize,
     failed: Failed,
 }
 
-/// Frames that failed, and copies in frames that did not, by where they begin there; and why. Many ways may
+/// Frames that failed, and copies in frames that did not, by where they begin and what they were said to be; and why. Many ways may
 /// lead to one, and to take each of them would use up what is left before a copy is tried that is right.
-pub type Failed = HashMap<(FrameName, Option<u32>), Error>;
+pub type Failed = HashMap<(FrameName, Option<(u32, BlobId)>), Error>;
 
 impl Default for Budget {
     fn default() -> Self {
         let (left, in_vain) = (limits::BLOB_FRAMES_MAX, limits::BLOB_FRAMES_IN_VAIN);
-        Self { left, in_vain, failed: Failed::default() }
+        Self { left, in_vain, unfinished: 0, failed: Failed::default() }
     }
 }
 
@@ -373,12 +376,14 @@ impl Budget {
     fn takes_one(&mut self) -> bool {
         let left = self.left > 0;
         self.left = self.left.saturating_sub(1);
+        self.unfinished += usize::from(!left);
         left
     }
 
-    fn note_failed(&mut self, what: (FrameName, Option<u32>), e: &Error) {
-        // Where no more may be decoded, nothing is known of the frame.
-        if self.left > 0
+    /// What failed is not tried again, unless it failed for want of what may be decoded: `unfinished` is how
+    /// often that had happened before it was tried.
+    fn note_failed(&mut self, what: (FrameName, Option<(u32, BlobId)>), e: &Error, unfinished: usize) {
+        if self.unfinished == unfinished
             && self.failed.len() < limits::READ_FAILED_MAX
             && let Some(e) = e.retold()
         {
@@ -387,8 +392,10 @@ impl Budget {
     }
 
     /// A copy was none: what it cost is not missed where the next is tried, unless there is no end to it.
-    fn give_back(&mut self, before: usize) {
-        let spent = before.saturating_sub(self.left);
+    fn give_back(&mut self, before: usize, unfinished: usize) {
+        // Of one that was not gone through to its end nothing is known.
+        let known = self.unfinished == unfinished;
+        let spent = if known { before.saturating_sub(self.left) } else { 0 };
         let back = spent.min(self.in_vain);
         self.in_vain -= back;
         self.left += back;
