@@ -1,9 +1,9 @@
 //! A repository's life at random: backups of all kinds by full and by writers' keys, forgets, prunes, prunes that
-//! optimise or leave packs there, packs that rot, checks that find it and backups that heal it. After every step
-//! each snapshot that is kept restores, byte by byte. A seed tells a life; who adds a command that writes adds its
-//! step here.
+//! optimise or leave packs there, packs that rot, checks that find it and backups that heal it, copies to two other
+//! repositories, and forgets and prunes there. After every step each snapshot that is kept restores, byte by byte,
+//! wherever it is. A seed tells a life; who adds a command that writes adds its step here.
 
-use crate::support::{Place, Ran, change, files_below, is_long, noise, say};
+use crate::support::{Draw, Place, Ran, change, files_below, is_long, noise, say};
 use estrato::clock::SystemClock;
 use estrato::crypto::keyfile::KeyFile;
 use estrato::crypto::slot::Credential;
@@ -16,19 +16,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
+/// Snapshots, and what each holds.
+type Kept = Vec<(String, Tree)>;
 
-/// Numbers that look random, and are the same in every run.
-struct Draw(u64);
+fn below(draw: &mut Draw, most: usize) -> usize {
+    draw.below(most as u64) as usize
+}
 
-impl Draw {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % most
-    }
-
-    fn one<'t, T>(&mut self, of: &'t [T]) -> &'t T {
-        &of[self.below(of.len())]
-    }
+fn one<'t, T>(draw: &mut Draw, of: &'t [T]) -> &'t T {
+    &of[below(draw, of.len())]
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +34,11 @@ enum Step {
     Prune,
     Optimise,
     Rot,
+    Copy,
 }
 
 /// So often each, in so many steps.
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 15] = [
     Step::Backup,
     Step::Backup,
     Step::Backup,
@@ -54,13 +51,18 @@ const STEPS: [Step; 12] = [
     Step::Optimise,
     Step::Optimise,
     Step::Rot,
+    Step::Rot,
+    Step::Copy,
+    Step::Copy,
 ];
 
 struct Life {
     label: String,
     draw: Draw,
     place: Place,
-    kept: Vec<(String, Tree)>,
+    kept: Kept,
+    /// What was copied to the repositories of these names, by the copies' ids.
+    copies: [(&'static str, Kept); 2],
     healed: usize,
 }
 
@@ -78,33 +80,43 @@ impl Life {
     fn new(seed: u64) -> Self {
         let place = Place::with_repository();
         place.run(&["key", "add", "--role", "writer", "--label", "w", "--new-key-file", "w"]).expect_code(0);
+        let like = ["-r", "like", "init", "--like", "repo", "--new-key-file", "key of like"];
+        place.run(&like).expect_code(0);
+        place.run(&["-r", "other", "init", "--parity", "10%", "--new-key-file", "key of other"]).expect_code(0);
         place.write("source/table", text("table", 200_000));
         place.write("source/log", text("log", 40_000));
         (0..12).for_each(|n| drop(place.write(format!("source/small/{n}"), text(&format!("small {n}"), 3_000))));
-        Self { label: format!("seed {seed}"), draw: Draw(seed), place, kept: Vec::new(), healed: 0 }
+        Self {
+            label: format!("seed {seed}"),
+            draw: Draw(seed),
+            place,
+            kept: Vec::new(),
+            copies: [("like", Vec::new()), ("other", Vec::new())],
+            healed: 0,
+        }
     }
 
     /// Changes the source in some way.
     fn edit(&mut self, n: usize) {
         let (draw, place) = (&mut self.draw, &self.place);
-        for _ in 0..1 + draw.below(3) {
-            match draw.below(5) {
+        for _ in 0..1 + below(draw, 3) {
+            match below(draw, 5) {
                 0 | 1 => change(&place.path("source/table"), |bytes| {
-                    for row in 0..1 + draw.below(20) {
-                        let at = draw.below(bytes.len() - 100);
+                    for row in 0..1 + below(draw, 20) {
+                        let at = below(draw, bytes.len() - 100);
                         bytes[at..at + 80].copy_from_slice(&text(&format!("{n} {row}"), 80));
                     }
                 }),
                 2 => change(&place.path("source/log"), |bytes| bytes.extend(text(&format!("line {n}"), 5_000))),
-                3 => drop(place.write(format!("source/small/{}", draw.below(20)), text(&format!("new {n}"), 4_000))),
-                _ => drop(fs::remove_file(place.path(format!("source/small/{}", draw.below(20))))),
+                3 => drop(place.write(format!("source/small/{}", below(draw, 20)), text(&format!("new {n}"), 4_000))),
+                _ => drop(fs::remove_file(place.path(format!("source/small/{}", below(draw, 20))))),
             }
         }
     }
 
     fn backup(&mut self) {
-        let key = *self.draw.one(&["key", "key", "w"]);
-        let kind = *self.draw.one(&["incremental", "incremental", "incremental", "differential", "full"]);
+        let key = *one(&mut self.draw, &["key", "key", "w"]);
+        let kind = *one(&mut self.draw, &["incremental", "incremental", "incremental", "differential", "full"]);
         // Each key has a machine of its own: what it remembers is its own.
         let arguments = ["snapshot", ".", "--json", "--kind", kind, "--cache-dir"];
         let mut command = self.place.command_in("source", &arguments);
@@ -115,19 +127,19 @@ impl Life {
 
     fn forget(&mut self) {
         while self.kept.len() > 3 {
-            let (id, _) = self.kept.remove(self.draw.below(self.kept.len() - 1));
-            let prune = *self.draw.one(&["--quiet", "--prune"]);
+            let (id, _) = self.kept.remove(below(&mut self.draw, self.kept.len() - 1));
+            let prune = *one(&mut self.draw, &["--quiet", "--prune"]);
             self.place.run(&["forget", &id, prune]).expect_code(0);
-            if self.draw.below(2) == 0 {
+            if below(&mut self.draw, 2) == 0 {
                 break;
             }
         }
     }
 
     fn prune(&mut self, more: &[&str]) {
-        let unused = *self.draw.one(&["0%", "5%", "50%"]);
-        let left = *self.draw.one(&[&[][..], &["--keep-condemned", "1h"], &["--keep-condemned", "0s"]]);
-        let depth = self.draw.below(4).to_string();
+        let unused = *one(&mut self.draw, &["0%", "5%", "50%"]);
+        let left = *one(&mut self.draw, &[&[][..], &["--keep-condemned", "1h"], &["--keep-condemned", "0s"]]);
+        let depth = below(&mut self.draw, 4).to_string();
         let depth = if more.is_empty() { vec![] } else { vec!["--max-depth", &depth] };
         self.place.run(&[&["prune", "--max-unused", unused], left, more, &depth].concat()).expect_code(0);
     }
@@ -140,7 +152,7 @@ impl Life {
         }
         self.backup();
         let packs = self.place.objects("packs");
-        let pack = packs[self.draw.below(packs.len())].clone();
+        let pack = packs[below(&mut self.draw, packs.len())].clone();
         change(&pack, |bytes| bytes.iter_mut().skip(1_300).step_by(97).for_each(|b| *b ^= 0x55));
         let found = self.place.run(&["check", "--read-data"]);
         assert!([0, 4].contains(&found.code()), "{}: {}", self.label, found.stderr());
@@ -163,10 +175,26 @@ impl Life {
         self.kept.retain(|(id, _)| !lost.contains(id));
     }
 
-    fn open(&self) -> Repository {
-        let text = fs::read_to_string(self.place.path("key")).unwrap();
+    /// All that is not there goes to another repository, in which something may be forgotten and pruned then.
+    fn copy(&mut self) {
+        let to = below(&mut self.draw, 2);
+        let (name, kept) = &mut self.copies[to];
+        let key = format!("key of {name}");
+        let ran = self.place.run(&["copy", "--json", "--to", name, "--to-key-file", &key]).expect_code(0);
+        for copied in ran.json()["copied"].as_array().unwrap() {
+            let (_, tree) = self.kept.iter().find(|(id, _)| copied["source"] == **id).unwrap();
+            kept.push((copied["copy"].as_str().unwrap().to_owned(), tree.clone()));
+        }
+        if kept.len() > 2 && below(&mut self.draw, 2) == 0 {
+            let (id, _) = kept.remove(below(&mut self.draw, kept.len() - 1));
+            self.place.run(&["-r", name, "--key-file", &key, "forget", &id, "--prune", "--quiet"]).expect_code(0);
+        }
+    }
+
+    fn open(&self, repo: &str, key: &str) -> Repository {
+        let text = fs::read_to_string(self.place.path(key)).unwrap();
         let access = Access {
-            store: estrato::store::open(self.place.path("repo").to_str().unwrap()).unwrap(),
+            store: estrato::store::open(self.place.path(repo).to_str().unwrap()).unwrap(),
             clock: Arc::new(SystemClock::default()),
             tenant: "default".into(),
             credential: Credential::KeyFile(KeyFile::from_text(&text).unwrap()),
@@ -177,16 +205,19 @@ impl Life {
 
     /// The snapshots that are kept, and restore as they were.
     fn whole(&self) -> Vec<String> {
-        let repo = self.open();
+        self.whole_of(&self.open("repo", "key"), &self.kept)
+    }
+
+    fn whole_of(&self, repo: &Repository, kept: &Kept) -> Vec<String> {
         assert!(repo.sync_index().unwrap().is_empty(), "{}", self.label);
-        let listing = snapshot::list(&repo).unwrap();
+        let listing = snapshot::list(repo).unwrap();
         let mut whole = Vec::new();
-        for (id, expected) in &self.kept {
+        for (id, expected) in kept {
             let found = listing.snapshots.iter().find(|s| s.id.to_string() == *id);
             let found = found.unwrap_or_else(|| panic!("{}: snapshot {id} is gone", self.label));
             let target = tempfile::tempdir().unwrap();
             let options = restore::Options::default();
-            let done = restore::run(&repo, &found.manifest.root, None, target.path(), &options, &Silent).unwrap();
+            let done = restore::run(repo, &found.manifest.root, None, target.path(), &options, &Silent).unwrap();
             if done.failed.is_empty() {
                 assert!(tree(target.path().into()) == *expected, "{}: {id} gives back something else", self.label);
                 whole.push(id.clone());
@@ -196,7 +227,7 @@ impl Life {
     }
 
     fn step(&mut self, n: usize) {
-        let step = if self.kept.is_empty() { Step::Backup } else { *self.draw.one(&STEPS) };
+        let step = if self.kept.is_empty() { Step::Backup } else { *one(&mut self.draw, &STEPS) };
         self.label = format!("{} {step:?}", self.label);
         match step {
             Step::Backup => {
@@ -207,15 +238,22 @@ impl Life {
             Step::Prune => self.prune(&[]),
             Step::Optimise => self.prune(&["--optimise"]),
             Step::Rot => self.rot(),
+            Step::Copy => self.copy(),
         }
         assert_eq!(self.whole().len(), self.kept.len(), "{}: a snapshot does not restore", self.label);
+        if let Step::Copy = step {
+            for (name, kept) in &self.copies {
+                let there = self.whole_of(&self.open(name, &format!("key of {name}")), kept);
+                assert_eq!(there.len(), kept.len(), "{}: a copy does not restore", self.label);
+            }
+        }
     }
 }
 
 #[test]
 fn whatever_befalls_a_repository_what_is_kept_restores() {
-    let (lives, steps) = if is_long() { (60, 40) } else { (3, 14) };
-    let (mut restored, mut healed) = (0, 0);
+    let (lives, steps) = if is_long() { (60, 40) } else { (3, 16) };
+    let (mut restored, mut healed, mut copied) = (0, 0, 0);
     for seed in 1..=lives {
         let mut life = Life::new(seed);
         for n in 0..steps {
@@ -227,7 +265,11 @@ fn whatever_befalls_a_repository_what_is_kept_restores() {
         let checked = life.place.run(&["check", "--read-data"]).expect_code(0);
         assert!(checked.stdout().contains("no damage"), "{}: {}", life.label, checked.stdout());
         healed += life.healed;
+        copied += life.copies.iter().map(|(_, kept)| kept.len()).sum::<usize>();
     }
     assert!(healed > 0, "no backup has healed anything");
-    say(&format!("life: {lives} lives of {steps} steps, {restored} restores, healed in {healed}"));
+    assert!(copied > 0, "nothing was copied");
+    say(&format!(
+        "life: {lives} lives of {steps} steps, {restored} restores, healed in {healed}, {copied} copies kept"
+    ));
 }
