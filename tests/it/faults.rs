@@ -95,7 +95,7 @@ fn every_request_of_forgetting_and_of_a_prune() {
     let scenes = [Scene::to_forget()];
     run_all("forget", &scenes, &points(&scenes, &[Act::Forget], &FAULTS));
     let scenes = [Scene::to_prune()];
-    run_all("prune", &scenes, &points(&scenes, &[Act::Prune, Act::PruneLeaving], &FAULTS));
+    run_all("prune", &scenes, &points(&scenes, &[Act::Prune, Act::PruneLeaving, Act::Optimise], &FAULTS));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use estrato::format::manifest::SnapshotKind;
 use estrato::format::parity::Parity;
 use estrato::format::records::Plan;
 use estrato::id::SnapshotId;
-use estrato::maintenance::prune::{self, Bounds};
+use estrato::maintenance::prune::{self, Bounds, Optimise};
 use estrato::maintenance::repair::{Wanted, repair_packs};
 use estrato::maintenance::{self, Damage, Depth};
 use estrato::monitor::Silent;
@@ -57,6 +57,8 @@ pub enum Act {
     Prune,
     /// It leaves there what it condemned.
     PruneLeaving,
+    /// What rests badly is written anew first.
+    Optimise,
     MendPacks,
     SalvagePacks,
     RepairIndex,
@@ -372,6 +374,15 @@ impl Stage<'_> {
                 assert!(outcome.waiting.is_empty(), "{}: {:?}", self.label, outcome.waiting);
                 Ok(None)
             }
+            Act::Optimise => {
+                let repo = self.open(FULL)?;
+                let optimised = prune::optimise(&repo, Optimise { deepest: 0 }, false, &Silent)?;
+                let bounds = Bounds { unused_percent: 0.0, repack: None };
+                let options = prune::Options { preferred: optimised.packs, ..bounds.into() };
+                let outcome = prune::prepare(&repo, &options, &Silent)?.execute(&Silent)?;
+                assert!(outcome.waiting.is_empty(), "{}: {:?}", self.label, outcome.waiting);
+                Ok(None)
+            }
             Act::MendPacks | Act::SalvagePacks => {
                 repair_packs(&self.open(FULL)?, &Wanted::default(), &Silent).map(|_| None)
             }
@@ -472,7 +483,7 @@ impl Stage<'_> {
                 let left = snapshot::list(&self.open(FULL).unwrap()).unwrap();
                 assert!(!left.snapshots.iter().any(|s| self.scene.doomed.contains(&s.id)), "{}", self.label);
             }
-            Act::Prune | Act::PruneLeaving => {
+            Act::Prune | Act::PruneLeaving | Act::Optimise => {
                 let repo = self.open(FULL).unwrap();
                 assert_eq!(repo.plans().unwrap().in_force, None, "{}", self.label);
             }
