@@ -230,7 +230,7 @@ pub struct SnapshotArgs {
         value_parser = clap::value_parser!(i32).range(1..=19))]
     pub compression: i32,
     /// Only tell what would be read
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Make the repository and a key first, if there is none
     #[arg(long)]
@@ -300,7 +300,7 @@ pub struct RestoreArgs {
     #[arg(long)]
     pub delete: bool,
     /// Only tell what would be restored
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// List the packs that would be read, and their sizes, as if nothing were there; restore nothing
     #[arg(long, conflicts_with = "dry_run")]
@@ -397,7 +397,7 @@ pub struct ForgetArgs {
     #[command(flatten)]
     pub filter: FilterArgs,
     /// Only tell what would be kept and dropped, and why
-    #[arg(long)]
+    #[arg(short = 'n', long)]
     pub dry_run: bool,
     /// Then delete what no snapshot needs any more, as 'estrato prune' does, if anything was forgotten
     #[arg(long)]

@@ -33,7 +33,7 @@ fn help_of_the_program() {
 
 #[test]
 fn help_of_each_command() {
-    let commands: [&[&str]; 33] = [
+    let commands: [&[&str]; 34] = [
         &["init"],
         &["snapshot"],
         &["snapshots"],
@@ -42,6 +42,7 @@ fn help_of_each_command() {
         &["check"],
         &["forget"],
         &["prune"],
+        &["copy"],
         &["hold"],
         &["hold", "add"],
         &["hold", "remove"],
