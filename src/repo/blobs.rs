@@ -321,7 +321,7 @@ impl Repository {
     }
 
     fn copy_of(&self, kind: BlobKind, copy: &BlobCopy, budget: &mut Budget) -> Result<Vec<u8>> {
-        let name = ((copy.entry(), copy.frame_number()), Some((copy.at(), copy.id())));
+        let name = ((copy.entry(), copy.frame_number()), Some((copy.at(), kind, copy.id())));
         if let Some(known) = budget.failed.get(&name).and_then(Error::retold) {
             return Err(known);
         }
@@ -361,9 +361,10 @@ struct Budget {
     failed: Failed,
 }
 
-/// Frames that failed, and copies in frames that did not, by where they begin and what they were said to be; and why. Many ways may
-/// lead to one, and to take each of them would use up what is left before a copy is tried that is right.
-pub type Failed = HashMap<(FrameName, Option<(u32, BlobId)>), Error>;
+/// Frames that failed, and copies in frames that did not, by where they begin and what they were asked for as;
+/// and why. Many ways may lead to one, and to take each of them would use up what is left before a copy is tried
+/// that is right. That a list is no tree, as somebody's false frame has it, says nothing of it as a list.
+pub type Failed = HashMap<(FrameName, Option<(u32, BlobKind, BlobId)>), Error>;
 
 impl Default for Budget {
     fn default() -> Self {
@@ -382,7 +383,7 @@ impl Budget {
 
     /// What failed is not tried again, unless it failed for want of what may be decoded: `unfinished` is how
     /// often that had happened before it was tried.
-    fn note_failed(&mut self, what: (FrameName, Option<(u32, BlobId)>), e: &Error, unfinished: usize) {
+    fn note_failed(&mut self, what: (FrameName, Option<(u32, BlobKind, BlobId)>), e: &Error, unfinished: usize) {
         if self.unfinished == unfinished
             && self.failed.len() < limits::READ_FAILED_MAX
             && let Some(e) = e.retold()
