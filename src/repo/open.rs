@@ -93,21 +93,12 @@ impl Repository {
             (0, None) => return Err(Error::Missing { object: names.signers(1) }),
             _ => newest_list(&*store, &names, &realm, tenant_verifying, newest, &mut salvaged)?,
         };
-        match local.check_seen(&tenant, tenant_verifying, signers.version) {
-            Err(e) if local.is_rollback(tenant_verifying, signers.version) => salvaged.push(e),
-            other => other?,
-        }
-        // A writer reads nothing that could be salvaged for it.
-        if full.is_none() && !salvaged.is_empty() {
-            return Err(salvaged.remove(0));
-        }
+        check_list(&local, &tenant, (tenant_verifying, signers.version), full.is_some(), &mut salvaged)?;
         let signing = Box::new(Signing::from_seed(&bundle.signer_seed));
         is_present(&signers, (signing.id(), slot_id), &tenant, !salvaged.is_empty())?;
         let public = current_public(&signers, &record, &names)?;
         salvaged.extend(full.as_ref().and_then(|full| lacking(full, &public, &names, &slot_id)));
-        if let Some(Err(e)) = memory.map(|memory| memory.keep()) {
-            local.unusable(&e);
-        }
+        memory.and_then(|memory| memory.keep().err()).iter().for_each(|e| local.unusable(e));
         let keeper = StoreKeeper::new(
             (&store, &names),
             (record.id, &bundle.id_key),
@@ -284,6 +275,25 @@ pub(super) fn current_public(signers: &SignerList, record: &TenantRecord, names:
         None => (&record.public_key, names.tenant()),
     };
     PublicKey::from_bytes(bytes).map_err(|e| e.of(object))
+}
+
+/// That this machine has seen no newer list of signers of the tenant; a full key may read on if it has.
+fn check_list(
+    local: &LocalFolder,
+    tenant: &str,
+    (verifying, version): (SignerId, u64),
+    is_full: bool,
+    salvaged: &mut Vec<Error>,
+) -> Result<()> {
+    match local.check_seen(tenant, verifying, version) {
+        Err(e) if local.is_rollback(verifying, version) => salvaged.push(e),
+        other => other?,
+    }
+    // A writer reads nothing that could be salvaged for it.
+    if !is_full && !salvaged.is_empty() {
+        return Err(salvaged.remove(0));
+    }
+    Ok(())
 }
 
 /// What is wrong with a full key that was not given the private half of that public key.
